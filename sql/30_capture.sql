@@ -1,0 +1,187 @@
+-- What runs inside the application's own write: the functions behind the triggers of a watch.
+--
+-- The write must not fail, wait or run anybody's code because of us. So a trigger calls no function of the application,
+-- takes no lock that another can hold for long, never names a column (columns are renamed and dropped), and keeps rows
+-- as json: to_jsonb raises for a json column that holds \u0000. What cannot be kept becomes an event with a reason.
+-- Only what makes storing the event impossible altogether, such as a full disk, fails the write: then neither the
+-- change nor its event is there, and the application hears of it.
+
+-- row_to_json calls a type's own cast to json, which may be anybody's function. It must not run with the rights of the
+-- schema's owner, so where the role stellwerk_nobody exists (below), this function and the next belong to it.
+-- The settings make the same row the same text in every session.
+create or replace function stellwerk.row_as_json(p_row record)
+returns json language plpgsql stable security definer  -- to have fewer rights than the caller, not more
+set search_path = '' set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set bytea_output = 'hex'
+set extra_float_digits = '1' as $$
+declare
+  c_large constant integer := 100000;
+begin
+  if pg_column_size(p_row) <= c_large then
+    return row_to_json(p_row);
+  end if;
+  -- A row that expands beyond what one value can hold: null says so. Only large rows pay for the subtransaction.
+  begin
+    return row_to_json(p_row);
+  exception when program_limit_exceeded or out_of_memory then
+    return null;
+  end;
+end
+$$;
+comment on function stellwerk.row_as_json(record) is 'A row as json, the same in every session; null if it is too large for one value.';
+
+create or replace function stellwerk.next_rows_as_json(p_rows refcursor, p_pairs boolean, out p_changes json, out p_count integer)
+language plpgsql security definer  -- to have fewer rights than the caller, not more
+set search_path = '' set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set bytea_output = 'hex'
+set extra_float_digits = '1' as $$
+declare
+  c_max_rows  constant integer := 500;
+  c_max_bytes constant integer := 16 * 1024 * 1024;
+  v_row   record;
+  v_rows  json[];
+  v_at    integer := 0;
+  v_bytes bigint := 0;
+begin
+  p_count := 0;
+  while p_count < c_max_rows and v_bytes < c_max_bytes loop
+    fetch p_rows into v_row;
+    exit when not found;
+    p_count := p_count + 1;
+    v_at := v_at + 1;
+    if p_pairs then
+      v_rows[v_at] := row_to_json(v_row.old_row);
+      v_bytes := v_bytes + octet_length(v_rows[v_at]::text);
+      v_at := v_at + 1;
+      v_rows[v_at] := row_to_json(v_row.new_row);
+    else
+      v_rows[v_at] := row_to_json(v_row);
+    end if;
+    v_bytes := v_bytes + octet_length(v_rows[v_at]::text);
+  end loop;
+  p_changes := array_to_json(v_rows);
+end
+$$;
+comment on function stellwerk.next_rows_as_json(refcursor, boolean) is 'The next rows of a cursor as a json array, at most 500 and about 16 MB; of pairs the old and the new row in turn.';
+
+do $$
+begin
+  if to_regrole('stellwerk_nobody') is not null and pg_has_role('stellwerk_nobody', 'usage') then
+    grant usage, create on schema stellwerk to stellwerk_nobody;
+    alter function stellwerk.row_as_json(record) owner to stellwerk_nobody;
+    alter function stellwerk.next_rows_as_json(refcursor, boolean) owner to stellwerk_nobody;
+    revoke all on schema stellwerk from stellwerk_nobody;
+  end if;
+end
+$$;
+
+-- Which run caused a change, and how deep the chain of causes is: the engine sets stellwerk.cause to <run>/<depth>
+-- around the statements of its steps.
+create or replace function stellwerk.capture_row()
+returns trigger language plpgsql security definer  -- who writes to the watched table needs no right on ours
+set search_path = '' as $$
+declare
+  c_max_depth constant integer := 8;
+  v_cause     text := current_setting('stellwerk.cause', true);
+  v_run_id    bigint;
+  v_depth     integer := 0;
+  v_old       json;
+  v_new       json;
+  v_state     text := 'pending';
+  v_reason    text;
+  v_tables    oid[] := array[tg_relid];
+begin
+  if v_cause <> '' and v_cause ~ '^[0-9]{1,18}/[0-9]{1,6}$' then
+    v_run_id := split_part(v_cause, '/', 1);
+    v_depth := split_part(v_cause, '/', 2)::integer + 1;
+    if v_depth > c_max_depth then
+      v_state := 'ignored';
+      v_reason := 'suppressed: the chain of runs that cause each other is longer than 8';
+    end if;
+  end if;
+  if tg_op <> 'INSERT' then
+    v_old := stellwerk.row_as_json(old);
+  end if;
+  if tg_op <> 'DELETE' then
+    v_new := stellwerk.row_as_json(new);
+  end if;
+  if v_old is null and tg_op <> 'INSERT' or v_new is null and tg_op <> 'DELETE' then
+    v_state := 'failed';
+    v_reason := 'the row is too large to be kept';
+  end if;
+  -- Anybody may make a trigger that calls this function on a table of his own, with any arguments: only one on the
+  -- watched table (or a partition of it) counts. That costs one index look-up.
+  if tg_nargs > 3 then
+    v_tables := array(select a.relid from pg_partition_ancestors(tg_relid) a (relid));
+  end if;
+  perform from stellwerk.table_watch w
+   where w.tenant_id = tg_argv[0]::bigint and w.watch_id = tg_argv[1]::bigint and w.target_oid = any (v_tables);
+  if not found then
+    v_state := 'ignored';
+    v_reason := 'captured by a trigger that belongs to no watch of this table';
+  end if;
+  insert into stellwerk.event (tenant_id, watch_id, target, operation, old, new, state, reason, caused_by_run_id, depth)
+  values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], lower(tg_op), v_old, v_new, v_state, v_reason, v_run_id, v_depth);
+  -- ring_if_asleep, written out: a call more would be a tenth of all that capturing a row costs.
+  if v_state = 'pending' and not pg_try_advisory_xact_lock_shared(stellwerk.bell_key()) then
+    perform stellwerk.ring('event');
+  end if;
+  return null;
+end
+$$;
+comment on function stellwerk.capture_row() is 'Trigger of a watch, for each matching row: writes one event. Arguments: tenant, watch, name of the table, and "partitioned" if it is.';
+
+-- A statement trigger sees all rows of the statement at once and writes up to 500 of them as one row. It fires for every
+-- statement, so it may fail in more ways than a row trigger can; any error becomes one failed event.
+create or replace function stellwerk.capture_statement()
+returns trigger language plpgsql security definer  -- who writes to the watched table needs no right on ours
+set search_path = '' set jit = off set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' as $$
+declare
+  v_cause     text := current_setting('stellwerk.cause', true);
+  v_run_id    bigint;
+  v_depth     integer := 0;
+  v_operation text := lower(tg_op);
+  v_pairs     boolean := tg_op = 'UPDATE';
+  v_trigger   jsonb;
+  v_rows      refcursor;
+  v_changes   json;
+  v_count     integer;
+  v_captured  boolean := false;
+begin
+  begin
+    if v_cause <> '' and v_cause ~ '^[0-9]{1,18}/[0-9]{1,6}$' then
+      v_run_id := split_part(v_cause, '/', 1);
+      v_depth := split_part(v_cause, '/', 2)::integer + 1;
+    end if;
+    -- The condition comes from our table, never from the trigger's arguments, which anybody can choose on a table of his own.
+    select t.made into v_trigger
+      from stellwerk.table_watch w
+     cross join lateral jsonb_array_elements(w.triggers) t (made)
+     where w.tenant_id = tg_argv[0]::bigint and w.watch_id = tg_argv[1]::bigint and w.target_oid = tg_relid
+       and t.made ->> 'operation' = v_operation;
+    if v_trigger is null then
+      return null;
+    end if;
+    open v_rows no scroll for execute v_trigger ->> 'query';
+    loop
+      select c.p_changes, c.p_count into v_changes, v_count from stellwerk.next_rows_as_json(v_rows, v_pairs) c;
+      exit when v_count = 0;
+      v_captured := true;
+      insert into stellwerk.event_batch (tenant_id, watch_id, target, operation, changes, change_count, caused_by_run_id, depth)
+      values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], v_operation, v_changes, v_count, v_run_id, v_depth);
+    end loop;
+    close v_rows;
+  exception when others then
+    insert into stellwerk.event (tenant_id, watch_id, target, operation, state, reason, caused_by_run_id, depth)
+    values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], v_operation, 'failed',
+            format('the rows of one %s could not be captured: %s (%s)', v_operation, left(sqlerrm, 500), sqlstate), v_run_id, v_depth);
+    return null;
+  end;
+  if v_captured then
+    perform stellwerk.ring_if_asleep();
+  end if;
+  return null;
+end
+$$;
+comment on function stellwerk.capture_statement() is 'Trigger of a watch in bulk mode, for each statement: writes one row per 500 matching rows. Arguments: tenant, watch, name of the table.';
+
+-- Who has the TRIGGER privilege on a table may set a watch, and needs the functions for it. They check the rest.
+grant execute on function stellwerk.capture_row(), stellwerk.capture_statement() to public;

@@ -1,0 +1,221 @@
+-- Captured changes become runs: batches are unpacked into events, pending events start runs or say why they do not.
+-- An event leaves the state pending in the transaction that inserts its run, so it starts one run, whatever dies when.
+
+create or replace function stellwerk.unpack_event_batches(p_tenant_id bigint, p_limit integer)
+returns integer language plpgsql set search_path = '' as $$
+declare
+  v_done  integer := 0;
+  v_batch stellwerk.event_batch;
+begin
+  while v_done < p_limit loop
+    delete from stellwerk.event_batch b
+     where b.tenant_id = p_tenant_id and b.batch_id = (
+             select n.batch_id from stellwerk.event_batch n
+              where n.tenant_id = p_tenant_id order by n.batch_id limit 1 for update skip locked)
+    returning * into v_batch;
+    exit when not found;
+    v_done := v_done + greatest(v_batch.change_count, 1);
+    begin
+      perform stellwerk.unpack_event_batch(v_batch);
+    exception when others then
+      -- What cannot be taken apart is kept whole, to be read by a person.
+      insert into stellwerk.event (tenant_id, watch_id, target, operation, new, state, reason, caused_by_run_id, depth, created_at, processed_at)
+      values (p_tenant_id, v_batch.watch_id, v_batch.target, v_batch.operation, v_batch.changes, 'failed',
+              format('%s changes of one statement could not be read: %s', v_batch.change_count, left(sqlerrm, 500)),
+              v_batch.caused_by_run_id, v_batch.depth, v_batch.created_at, stellwerk.clock());
+    end;
+  end loop;
+  return v_done;
+end
+$$;
+comment on function stellwerk.unpack_event_batches(bigint, integer) is 'Turns batches of bulk mode into events, one per row change, until at least so many changes are unpacked. Answers how many were.';
+
+-- json_array_elements takes an array apart without looking into its texts; -> would raise for one that holds \u0000.
+create or replace function stellwerk.unpack_event_batch(p_batch stellwerk.event_batch)
+returns void language plpgsql set search_path = '' as $$
+declare
+  c_max_depth constant integer := 8;
+  v_state  text := case when p_batch.depth > c_max_depth then 'ignored' else 'pending' end;
+  v_reason text := case when p_batch.depth > c_max_depth then 'suppressed: the chain of runs that cause each other is longer than 8' end;
+begin
+  insert into stellwerk.event (tenant_id, watch_id, target, operation, old, new, state, reason, caused_by_run_id, depth, created_at)
+  select p_batch.tenant_id, p_batch.watch_id, p_batch.target, p_batch.operation,
+         case p_batch.operation when 'delete' then r.element when 'update' then r.before end,
+         case when p_batch.operation <> 'delete' then r.element end,
+         v_state, v_reason, p_batch.caused_by_run_id, p_batch.depth, p_batch.created_at
+    from (select e.element, e.ordinality, lag(e.element) over (order by e.ordinality) as before
+            from json_array_elements(p_batch.changes) with ordinality e (element, ordinality)) r
+   where p_batch.operation <> 'update' or r.ordinality % 2 = 0
+   order by r.ordinality;
+end
+$$;
+comment on function stellwerk.unpack_event_batch(stellwerk.event_batch) is 'Inserts the events of one batch.';
+
+create or replace function stellwerk.process_events(p_tenant_id bigint, p_limit integer)
+returns integer language plpgsql set search_path = '' as $$
+declare
+  c_portion_bytes constant bigint := 32 * 1024 * 1024;
+  v_ids   bigint[];
+  v_sizes bigint[];
+  v_first integer := 1;
+  v_sum   bigint := 0;
+begin
+  select array_agg(e.event_id), array_agg(e.size) into v_ids, v_sizes
+    from (select v.event_id, coalesce(octet_length(v.new::text), 0)::bigint + coalesce(octet_length(v.old::text), 0) as size
+            from stellwerk.event v
+           where v.tenant_id = p_tenant_id and v.state = 'pending'
+           order by v.event_id limit p_limit for update skip locked) e;
+  -- Large rows in small portions, so that memory stays bounded.
+  for i in 1 .. coalesce(cardinality(v_ids), 0) loop
+    v_sum := v_sum + v_sizes[i];
+    if v_sum >= c_portion_bytes or i = cardinality(v_ids) then
+      perform stellwerk.process_portion(p_tenant_id, v_ids[v_first:i]);
+      v_first := i + 1;
+      v_sum := 0;
+    end if;
+  end loop;
+  return coalesce(cardinality(v_ids), 0);
+end
+$$;
+comment on function stellwerk.process_events(bigint, integer) is 'Turns up to so many pending events of a tenant into runs, or notes on them why nothing starts. Answers how many left the state pending. Events that another call holds are passed over.';
+
+create or replace function stellwerk.process_portion(p_tenant_id bigint, p_event_ids bigint[])
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_event_id bigint;
+begin
+  begin
+    perform stellwerk.start_event_runs(p_tenant_id, p_event_ids);
+    return;
+  exception when query_canceled or others then
+    null;  -- One of them holds what jsonb cannot: find it, so that it does not stop the others.
+  end;
+  foreach v_event_id in array p_event_ids loop
+    begin
+      perform stellwerk.start_event_runs(p_tenant_id, array[v_event_id]);
+    exception when others then
+      update stellwerk.event e
+         set state = 'failed', processed_at = stellwerk.clock(), reason = format('%s (%s)', left(sqlerrm, 500), sqlstate)
+       where e.tenant_id = p_tenant_id and e.event_id = v_event_id and e.state = 'pending';
+    end;
+  end loop;
+end
+$$;
+comment on function stellwerk.process_portion(bigint, bigint[]) is 'Starts the runs of locked events: in one set, and if that raises one by one.';
+
+create or replace function stellwerk.start_event_runs(p_tenant_id bigint, p_event_ids bigint[])
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_now     timestamptz := stellwerk.clock();
+  v_plans   jsonb;
+  v_ids     bigint[];
+  v_records text[];
+  v_states  text[];
+  v_reasons text[];
+  v_orders  stellwerk.run_order[];
+  v_run_ids bigint[];
+begin
+  select jsonb_object_agg(w.watch_id, stellwerk.event_plan(p_tenant_id, w.watch_id)) into v_plans
+    from (select distinct e.watch_id from stellwerk.event e
+           where e.tenant_id = p_tenant_id and e.event_id = any (p_event_ids) and e.watch_id is not null) w;
+  with found as materialized (
+    select e.event_id, e.operation, e.caused_by_run_id, e.depth, v_plans -> e.watch_id::text as plan,
+           -- Not even looked at where it is too large: to take 100 MB apart costs a gigabyte.
+           case when s.size <= 8 * 1024 * 1024 then e.old::jsonb end as old,
+           case when s.size <= 8 * 1024 * 1024 then e.new::jsonb end as new, s.size
+      from stellwerk.event e
+     cross join lateral (select greatest(octet_length(e.old::text), octet_length(e.new::text)) as size) s
+     where e.tenant_id = p_tenant_id and e.event_id = any (p_event_ids) and e.state = 'pending'
+  ), judged as materialized (
+    select f.*, case f.operation when 'delete' then f.old else f.new end as payload,
+           stellwerk.event_objection(f.plan, f.size, case f.operation when 'delete' then f.old else f.new end) as objection
+      from found f
+  ), sorted as (
+    select j.*, (select string_agg(coalesce(j.payload ->> k.name, ''), ',' order by k.place)
+                   from jsonb_array_elements_text(j.plan -> 'keys') with ordinality k (name, place)) as record_id
+      from judged j
+     order by (j.objection is null) desc, j.event_id
+  )
+  select array_agg(s.event_id), array_agg(s.record_id), array_agg(s.objection ->> 'state'), array_agg(s.objection ->> 'reason'),
+         array_agg(row((s.plan ->> 'workflow_id')::bigint, (s.plan ->> 'version')::integer, s.plan ->> 'node_id', s.payload,
+                       case when s.operation <> 'insert' then s.old end, 'row', s.event_id, null, null, null, s.caused_by_run_id, s.depth,
+                       null, null)::stellwerk.run_order) filter (where s.objection is null)
+    into v_ids, v_records, v_states, v_reasons, v_orders
+    from sorted s;
+  if v_orders is not null then
+    v_run_ids := stellwerk.insert_runs(p_tenant_id, v_orders);
+  end if;
+  -- Those that start a run stand first, in the order of the runs.
+  update stellwerk.event e
+     set state = coalesce(u.state, 'processed'), reason = u.reason, run_id = u.run_id, processed_at = v_now,
+         record_id = coalesce(e.record_id, u.record_id)
+    from unnest(v_ids, v_records, v_states, v_reasons, v_run_ids) u (event_id, record_id, state, reason, run_id)
+   where e.tenant_id = p_tenant_id and e.event_id = u.event_id;
+end
+$$;
+comment on function stellwerk.start_event_runs(bigint, bigint[]) is 'Inserts the runs of pending events and notes on each what became of it. Raises where a row cannot be read as jsonb.';
+
+create or replace function stellwerk.event_plan(p_tenant_id bigint, p_watch_id bigint)
+returns jsonb language plpgsql stable set search_path = '' as $$
+declare
+  v_watch    stellwerk.table_watch;
+  v_workflow stellwerk.workflow;
+  v_nodes    text[];
+begin
+  select * into v_watch from stellwerk.table_watch w where w.tenant_id = p_tenant_id and w.watch_id = p_watch_id;
+  if v_watch.watch_id is null then
+    return null;
+  elsif v_watch.state = 'disarmed' then
+    return jsonb_build_object('state', 'ignored', 'reason', 'the watch was disarmed', 'keys', v_watch.key_columns);
+  end if;
+  select * into v_workflow from stellwerk.workflow f where f.tenant_id = p_tenant_id and f.workflow_id = v_watch.workflow_id;
+  if v_workflow.active_version is null then
+    return jsonb_build_object('state', 'ignored', 'reason', format('workflow %s has no published version', v_workflow.slug), 'keys', v_watch.key_columns);
+  end if;
+  v_nodes := array(select n.node_id from stellwerk.plan_node n
+                    where n.tenant_id = p_tenant_id and n.workflow_id = v_watch.workflow_id and n.version = v_workflow.active_version
+                      and n.type = 'trigger.row' and (v_watch.trigger_node is null or n.node_id = v_watch.trigger_node));
+  if cardinality(v_nodes) <> 1 then
+    return jsonb_build_object('state', 'failed', 'keys', v_watch.key_columns, 'reason',
+      format('version %s of workflow %s has %s', v_workflow.active_version, v_workflow.slug,
+             case when v_watch.trigger_node is not null then format('no trigger.row node %s', v_watch.trigger_node)
+                  when cardinality(v_nodes) = 0 then 'no trigger.row node' else 'several trigger.row nodes; watch the table again as slug/node' end));
+  end if;
+  return jsonb_build_object('workflow_id', v_watch.workflow_id, 'version', v_workflow.active_version, 'node_id', v_nodes[1],
+    'keys', v_watch.key_columns,
+    'schema', (select d.input_schema from stellwerk.workflow_version d
+                where d.tenant_id = p_tenant_id and d.workflow_id = v_watch.workflow_id and d.version = v_workflow.active_version));
+end
+$$;
+comment on function stellwerk.event_plan(bigint, bigint) is 'What the events of a watch start now: workflow, version, node, keys, schema; or state and reason if nothing. Null when the watch is gone.';
+
+create or replace function stellwerk.event_objection(p_plan jsonb, p_size bigint, p_payload jsonb)
+returns jsonb language plpgsql stable set search_path = '' as $$
+declare
+  c_max_bytes constant bigint := 8 * 1024 * 1024;
+  v_problems  jsonb;
+begin
+  if p_plan is null or p_plan = 'null' then
+    return '{"state": "ignored", "reason": "the watch was removed"}';
+  elsif p_plan ? 'state' then
+    return jsonb_build_object('state', p_plan -> 'state', 'reason', p_plan -> 'reason');
+  elsif p_size > c_max_bytes then
+    return jsonb_build_object('state', 'failed', 'reason', format('the row has %s bytes as JSON, more than the limit of %s (8 MB)', p_size, c_max_bytes));
+  elsif p_payload is null then
+    return '{"state": "failed", "reason": "the row was not captured"}';
+  end if;
+  -- Depth and numbers are looked at only where the text could hold too much of them.
+  if p_size > 200 then
+    perform stellwerk.check_payload(p_payload, 'row');
+  end if;
+  if jsonb_typeof(p_plan -> 'schema') = 'object' then
+    v_problems := stellwerk.schema_problems(p_plan -> 'schema', p_payload);
+    if jsonb_array_length(coalesce(v_problems, '[]')) > 0 then
+      return jsonb_build_object('state', 'failed', 'reason', 'the row does not fit the workflow''s input_schema: ' || (
+        select string_agg(concat_ws(': ', nullif(p.value ->> 'path', ''), p.value ->> 'message'), '; ') from jsonb_array_elements(v_problems) p (value)));
+    end if;
+  end if;
+  return null;
+end
+$$;
+comment on function stellwerk.event_objection(jsonb, bigint, jsonb) is 'Why an event starts nothing, as { state, reason }; null if it may start a run. Raises SW002 for a row that is nested too deeply or holds too long a number.';

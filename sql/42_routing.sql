@@ -1,0 +1,88 @@
+-- Which nodes follow: edges, visits, and where ways come together.
+--
+-- Why nothing can wait for ever: a token rests as 'joining' only while another live token of its scope stands on a node
+-- from which its node can be reached going forward (plan_node.upstream, edges that lead back left out). Forward edges form
+-- no cycle, so among the waiting tokens of a scope the one furthest upstream waits for none of the others; it waits for
+-- a token that is queued, running or waiting for something named, and each of these ends. When it ends, routing looks again.
+
+create or replace function stellwerk.follow_edges(p_tenant_id bigint, p_moves stellwerk.move[], p_resting stellwerk.token[])
+returns stellwerk.token[] language plpgsql set search_path = '' as $$
+declare
+  v_now    timestamptz := stellwerk.clock();
+  v_tokens stellwerk.token[];
+begin
+  select array_agg(row(
+           a.run_id, nextval('stellwerk.step_id_seq'), false, a.workflow_id, a.version, a.trigger_node, a.node_id, a.scope_id,
+           case when a.cyclic
+                then a.rank + coalesce((select max(s.visit) from stellwerk.step s
+                                         where s.tenant_id = p_tenant_id and s.run_id = a.run_id
+                                           and s.node_id = a.node_id and s.scope_id = a.scope_id), 0)
+                            + (select count(*)::integer from unnest(p_resting) q
+                                where not q.stored and q.run_id = a.run_id and q.node_id = a.node_id and q.scope_id = a.scope_id and not q.joins)
+                else 1 end,
+           0, 0, case when a.joins then array[a.from_node] end, v_now, a.type, a.runs_in, a.alone, a.joins)::stellwerk.token
+         order by a.run_id, a.move, a.edge)
+    into v_tokens
+    from (select m.run_id, m.workflow_id, m.version, m.trigger_node, m.scope_id, m.node_id as from_node, m.ordinality as move, e.ordinality as edge,
+                 n.node_id, n.type, case n.runs_in when 'trigger' then 'sql' else n.runs_in end as runs_in, n.alone, n.joins, n.cyclic,
+                 case when n.cyclic and not n.joins
+                      then row_number() over (partition by m.run_id, m.scope_id, n.node_id order by m.ordinality, e.ordinality)::integer
+                      else 1 end as rank
+            from unnest(p_moves) with ordinality m (
+                   run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt, failures, arrived, queued_at,
+                   type, runs_in, alone, state, port, input, output, error, due_at, edges, ordinality)
+           cross join lateral jsonb_array_elements_text(m.edges -> m.port) with ordinality e (node_id, ordinality)
+            join stellwerk.plan_node n
+              on n.tenant_id = p_tenant_id and n.workflow_id = m.workflow_id and n.version = m.version and n.node_id = e.node_id
+           where m.port is not null) a;
+  return coalesce(v_tokens, '{}');
+end
+$$;
+comment on function stellwerk.follow_edges(bigint, stellwerk.move[], stellwerk.token[]) is 'The tokens that go out along the edges of the ports that steps left by.';
+
+create or replace function stellwerk.meet(p_joining stellwerk.token[], p_arriving stellwerk.token[])
+returns stellwerk.token[] language plpgsql immutable set search_path = '' as $$
+declare
+  v_met stellwerk.token[];
+begin
+  -- One token per node and scope: the stored one if there is one, else the first that came.
+  select array_agg(row(
+           f.run_id, f.step_id, f.stored, f.workflow_id, f.version, f.trigger_node, f.node_id, f.scope_id, f.visit, f.attempt, f.failures,
+           g.arrived, f.queued_at, f.type, f.runs_in, f.alone, f.joins)::stellwerk.token order by f.run_id, f.ordinality)
+    into v_met
+    from (select distinct on (t.run_id, t.scope_id, t.node_id) t.*
+            from unnest(p_joining || p_arriving) with ordinality t (
+                   run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt, failures, arrived, queued_at,
+                   type, runs_in, alone, joins, ordinality)
+           order by t.run_id, t.scope_id, t.node_id, t.stored desc, t.ordinality) f
+    join (select t.run_id, t.scope_id, t.node_id, array_agg(distinct a.node_id order by a.node_id) as arrived
+            from unnest(p_joining || p_arriving) t
+           cross join lateral unnest(t.arrived) a (node_id)
+           group by t.run_id, t.scope_id, t.node_id) g
+   using (run_id, scope_id, node_id);
+  return coalesce(v_met, '{}');
+end
+$$;
+comment on function stellwerk.meet(stellwerk.token[], stellwerk.token[]) is 'Tokens that arrive where others of their scope wait already become one with them.';
+
+-- Splits joining tokens: those whose node no other live token of the scope can still reach, and the others.
+create or replace function stellwerk.release(
+  p_tenant_id bigint, p_joining stellwerk.token[], p_live stellwerk.token[], out ready stellwerk.token[], out waiting stellwerk.token[])
+language plpgsql set search_path = '' as $$
+begin
+  select coalesce(array_agg(x.token) filter (where not x.expected), '{}'), coalesce(array_agg(x.token) filter (where x.expected), '{}')
+    into ready, waiting
+    from (select j as token,
+                 coalesce(u.nodes ?| l.nodes, false)
+                 or exists (select 1 from stellwerk.step s
+                             where s.tenant_id = p_tenant_id and s.run_id = j.run_id and s.scope_id = j.scope_id
+                               and s.state in ('queued', 'running', 'waiting', 'joining') and u.nodes ? s.node_id) as expected
+            from unnest(p_joining) j
+            join stellwerk.plan_node n
+              on n.tenant_id = p_tenant_id and n.workflow_id = j.workflow_id and n.version = j.version and n.node_id = j.node_id
+           cross join lateral (select n.upstream -> j.trigger_node as nodes) u
+            left join (select t.run_id, t.scope_id, array_agg(t.node_id) as nodes from unnest(p_live) t group by t.run_id, t.scope_id) l
+              on l.run_id = j.run_id and l.scope_id = j.scope_id) x;
+end
+$$;
+comment on function stellwerk.release(bigint, stellwerk.token[], stellwerk.token[]) is 'Which joining tokens may go on: those whose node no other live token of the scope, in memory or stored, can still reach going forward.';

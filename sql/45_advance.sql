@@ -1,0 +1,334 @@
+-- Moving runs on. advance_runs takes a set of runs whose rows are locked and moves their tokens in waves: run the nodes of
+-- all tokens at once, write their steps once, follow the edges, until every token has come to rest (on a worker node, on
+-- one that must run alone, waiting for others) or has ended. A run row is written once, at the end.
+
+create or replace function stellwerk.advance_runs(
+  p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[] default '{}', p_execute boolean default true)
+returns integer language plpgsql
+-- Plans are cached while the tables are still empty: without this they would scan whole tables for ever.
+set search_path = '' set enable_seqscan = off set jit = off as $$
+declare
+  c_max_waves constant integer := 200;  -- then the tokens rest and the next call goes on, so that no call runs for ever
+  v_wave       stellwerk.token[] := '{}';  -- run now
+  v_later      stellwerk.token[] := '{}';  -- run in the next wave
+  v_joining    stellwerk.token[];          -- wait where ways meet
+  v_resting    stellwerk.token[] := '{}';  -- to be stored: worker nodes, nodes that run alone
+  v_next       stellwerk.token[];
+  v_moves      stellwerk.move[] := p_moves;
+  v_ended_runs bigint[] := '{}';           -- tokens that ended in the outermost scope, in order of time …
+  v_outputs    jsonb[] := '{}';            -- … and what they came to
+  v_over       bigint[] := '{}';           -- runs that failed or were stopped on the way
+  v_steps      integer := 0;
+  v_waves      integer := 0;
+begin
+  v_joining := stellwerk.stored_tokens(p_tenant_id, p_run_ids, 'joining');
+  if cardinality(p_moves) = 0 then
+    v_wave := stellwerk.first_tokens(p_tenant_id, p_run_ids) || stellwerk.stored_tokens(p_tenant_id, p_run_ids, 'queued');
+  end if;
+  loop
+    if p_execute and cardinality(v_wave) > 0 then
+      select w.now, w.later into v_wave, v_later from stellwerk.one_writer_per_run(v_wave) w;
+      v_moves := stellwerk.run_wave(p_tenant_id, v_wave);
+      v_steps := v_steps + cardinality(v_moves);
+      v_wave := '{}';
+    end if;
+    v_next := '{}';
+    if cardinality(v_moves) > 0 then
+      v_moves := stellwerk.settle_errors(p_tenant_id, v_moves);
+      perform stellwerk.write_moves(p_tenant_id, v_moves);
+      perform stellwerk.write_variables(p_tenant_id, v_moves);
+      v_over := v_over || stellwerk.finish_runs(p_tenant_id, v_moves);
+      select v_ended_runs || coalesce(array_agg(m.run_id), '{}'), v_outputs || coalesce(array_agg(m.output), '{}')
+        into v_ended_runs, v_outputs
+        from unnest(v_moves) m
+       where m.scope_id = 0 and m.state <> 'queued' and not coalesce(m.edges ? m.port, false);
+      v_next := stellwerk.follow_edges(p_tenant_id, v_moves, v_resting);
+      v_moves := '{}';
+    end if;
+    if cardinality(v_over) > 0 then
+      v_next := stellwerk.without_runs(v_next, v_over);
+      v_later := stellwerk.without_runs(v_later, v_over);
+      v_joining := stellwerk.without_runs(v_joining, v_over);
+      v_resting := stellwerk.without_runs(v_resting, v_over);
+    end if;
+    select v_wave || v_later || coalesce(array_agg(t) filter (where not t.joins and t.runs_in = 'sql' and not t.alone), '{}'),
+           v_resting || coalesce(array_agg(t) filter (where not t.joins and (t.runs_in <> 'sql' or t.alone)), '{}'),
+           case when bool_or(t.joins) then stellwerk.meet(v_joining, array_agg(t) filter (where t.joins)) else v_joining end
+      into v_wave, v_resting, v_joining
+      from unnest(v_next) t;
+    v_later := '{}';
+    if cardinality(v_joining) > 0 then
+      select r.ready, r.waiting into v_next, v_joining
+        from stellwerk.release(p_tenant_id, v_joining, v_wave || v_resting || v_joining) r;
+      select v_wave || coalesce(array_agg(t) filter (where t.runs_in = 'sql' and not t.alone), '{}'),
+             v_resting || coalesce(array_agg(t) filter (where t.runs_in <> 'sql' or t.alone), '{}')
+        into v_wave, v_resting
+        from unnest(v_next) t;
+    end if;
+    v_waves := v_waves + 1;
+    exit when cardinality(v_wave) = 0 or v_waves >= c_max_waves or not p_execute;
+  end loop;
+  perform stellwerk.rest_tokens(p_tenant_id, v_joining, 'joining');
+  perform stellwerk.rest_queued(p_tenant_id, v_resting || v_wave);
+  perform stellwerk.settle_runs(p_tenant_id, p_run_ids, v_ended_runs, v_outputs);
+  return v_steps;
+end
+$$;
+comment on function stellwerk.advance_runs(bigint, bigint[], stellwerk.move[], boolean) is 'Moves a set of locked runs on as far as they go in SQL, beginning with moves that were just made elsewhere, or with what is ready. Without p_execute nothing is run and successors are only stored. Answers how many steps ran.';
+
+create or replace function stellwerk.first_tokens(p_tenant_id bigint, p_run_ids bigint[])
+returns stellwerk.token[] language plpgsql set search_path = '' as $$
+declare
+  v_now    timestamptz := stellwerk.clock();
+  v_tokens stellwerk.token[];
+begin
+  select array_agg(row(r.run_id, nextval('stellwerk.step_id_seq'), false, r.workflow_id, r.version, r.trigger_node, r.trigger_node,
+                       0, 1, 0, 0, null, v_now, n.type, 'sql', false, false)::stellwerk.token order by r.run_id)
+    into v_tokens
+    from unnest(p_run_ids) x (run_id)
+    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = x.run_id
+    join stellwerk.plan_node n
+      on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = r.trigger_node
+   where r.state = 'pending' and not r.held;
+  if v_tokens is null then
+    return '{}';
+  end if;
+  insert into stellwerk.timer (tenant_id, kind, run_id, due_at)
+  select p_tenant_id, 'run_timeout', t.run_id, v_now + (d.settings ->> 'timeout')::interval
+    from unnest(v_tokens) t
+    join stellwerk.workflow_version d on d.tenant_id = p_tenant_id and d.workflow_id = t.workflow_id and d.version = t.version
+   where d.settings ->> 'timeout' is not null;
+  return v_tokens;
+end
+$$;
+comment on function stellwerk.first_tokens(bigint, bigint[]) is 'A token on the trigger node of each pending run, and the timer of the workflow''s timeout.';
+
+create or replace function stellwerk.stored_tokens(p_tenant_id bigint, p_run_ids bigint[], p_state text)
+returns stellwerk.token[] language plpgsql stable set search_path = '' as $$
+declare
+  v_tokens stellwerk.token[];
+begin
+  -- Two statements, so that each is served by its partial index.
+  if p_state = 'queued' then
+    select array_agg(stellwerk.token_of(s, r, n) order by s.run_id, s.step_id) into v_tokens
+      from unnest(p_run_ids) x (run_id)
+      join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = x.run_id
+      join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = s.run_id
+      join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = s.node_id
+     where s.state = 'queued' and s.runs_in = 'sql' and s.due_at is null and not s.alone;
+  else
+    select array_agg(stellwerk.token_of(s, r, n) order by s.run_id, s.step_id) into v_tokens
+      from unnest(p_run_ids) x (run_id)
+      join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.state in ('queued', 'running', 'waiting', 'joining')
+      join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = s.run_id
+      join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = s.node_id
+     where s.state = 'joining';
+  end if;
+  return coalesce(v_tokens, '{}');
+end
+$$;
+comment on function stellwerk.stored_tokens(bigint, bigint[], text) is 'Tokens of runs that are stored as steps: queued (SQL steps that may run now) or joining.';
+
+create or replace function stellwerk.token_of(p_step stellwerk.step, p_run stellwerk.run, p_node stellwerk.plan_node)
+returns stellwerk.token language sql immutable set search_path = '' as $$
+  select row(p_step.run_id, p_step.step_id, true, p_run.workflow_id, p_run.version, p_run.trigger_node, p_step.node_id, p_step.scope_id, p_step.visit,
+             p_step.attempt, p_step.failures, p_step.arrived, p_step.queued_at, p_step.type, p_step.runs_in, p_step.alone, p_node.joins)::stellwerk.token
+$$;
+comment on function stellwerk.token_of(stellwerk.step, stellwerk.run, stellwerk.plan_node) is 'A stored step as a token.';
+
+-- Two branches of one run that set vars at the same moment go one after the other, so that vars.n + 1 loses nothing.
+create or replace function stellwerk.one_writer_per_run(p_wave stellwerk.token[], out now stellwerk.token[], out later stellwerk.token[])
+language plpgsql immutable set search_path = '' as $$
+begin
+  now := p_wave;
+  later := '{}';
+  if exists (select 1 from unnest(p_wave) t where t.type = 'logic.set' group by t.run_id having count(*) > 1) then
+    select array_agg(x.token) filter (where x.place = 1), array_agg(x.token) filter (where x.place > 1) into now, later
+      from (select t as token, case t.type when 'logic.set' then row_number() over (partition by t.run_id, t.type order by t.step_id) else 1 end as place
+              from unnest(p_wave) t) x;
+  end if;
+end
+$$;
+comment on function stellwerk.one_writer_per_run(stellwerk.token[]) is 'Splits a wave so that at most one logic.set of a run is in it.';
+
+create or replace function stellwerk.run_wave(p_tenant_id bigint, p_wave stellwerk.token[])
+returns stellwerk.move[] language plpgsql set search_path = '' set enable_seqscan = off as $$
+declare
+  v_moves stellwerk.move[];
+begin
+  select array_agg(row(
+           t.run_id, t.step_id, t.stored, t.workflow_id, t.version, t.trigger_node, t.node_id, t.scope_id, t.visit, t.attempt + 1, t.failures, t.arrived,
+           t.queued_at, t.type, t.runs_in, t.alone, case when (t.result).error is null then 'completed' else 'failed' end,
+           (t.result).port, (t.result).input, (t.result).output, (t.result).error, null, t.edges)::stellwerk.move)
+    into v_moves
+    -- "offset 0" keeps the node from being run once for each of the fields above.
+    from (select u.*, n.edges, stellwerk.run_node(p_tenant_id, u, n, c.context) as result
+            from unnest(p_wave) u
+            join stellwerk.plan_node n
+              on n.tenant_id = p_tenant_id and n.workflow_id = u.workflow_id and n.version = u.version and n.node_id = u.node_id
+            left join stellwerk.contexts(p_tenant_id, p_wave) c on c.step_id = u.step_id
+          offset 0) t;
+  return coalesce(v_moves, '{}');
+end
+$$;
+comment on function stellwerk.run_wave(bigint, stellwerk.token[]) is 'Runs the nodes of a wave of tokens.';
+
+-- What becomes of a step whose attempt ended in an error: another attempt, or what the node's on_error says.
+create or replace function stellwerk.settle_errors(p_tenant_id bigint, p_moves stellwerk.move[])
+returns stellwerk.move[] language plpgsql set search_path = '' as $$
+declare
+  v_moves stellwerk.move[] := p_moves;
+  v_move  stellwerk.move;
+  v_node  stellwerk.plan_node;
+  v_limit integer;
+begin
+  if not exists (select 1 from unnest(p_moves) m where m.error is not null) then
+    return p_moves;
+  end if;
+  for i in 1 .. cardinality(v_moves) loop
+    v_move := v_moves[i];
+    continue when v_move.error is null;
+    select * into v_node from stellwerk.plan_node n
+     where n.tenant_id = p_tenant_id and n.workflow_id = v_move.workflow_id and n.version = v_move.version and n.node_id = v_move.node_id;
+    v_move.failures := v_move.failures + 1;
+    v_move.output := null;
+    -- A lost lock or deadlock says nothing about the statement: it is tried again whatever the node says.
+    v_limit := case when v_move.runs_in = 'sql' and v_move.error ->> 'class' in ('55P03', '40P01', '40001')
+                    then greatest(v_node.max_attempts, 10) else v_node.max_attempts end;
+    if v_move.failures < v_limit and coalesce((v_move.error ->> 'retryable')::boolean, true) then
+      v_move.state := 'queued';
+      v_move.port := null;
+      v_move.due_at := stellwerk.clock() + coalesce(make_interval(secs => (v_move.error ->> 'retry_after')::double precision),
+                                                    stellwerk.retry_delay(v_node.retry, v_move.failures));
+      perform stellwerk.note_attempt(p_tenant_id, v_move, 'failed');
+    else
+      v_move.state := 'failed';
+      v_move.port := case v_node.on_error when 'route' then 'error' when 'continue' then 'next' end;
+      v_move.output := case v_node.on_error when 'continue' then jsonb_build_object('error', v_move.error) end;
+    end if;
+    v_moves[i] := v_move;
+  end loop;
+  perform stellwerk.queue_retries(p_tenant_id, v_moves);
+  return v_moves;
+end
+$$;
+comment on function stellwerk.settle_errors(bigint, stellwerk.move[]) is 'Decides for each move with an error: queued for another attempt, or failed, leaving by error (route), by next with the error as output (continue), or by no port, which fails the run.';
+
+create or replace function stellwerk.note_attempt(p_tenant_id bigint, p_move stellwerk.move, p_outcome text)
+returns void language sql volatile set search_path = '' as $$
+  insert into stellwerk.step_attempt (tenant_id, run_id, step_id, attempt, outcome, error, worker_id, started_at, ended_at, retry_at)
+  select p_tenant_id, p_move.run_id, p_move.step_id, p_move.attempt, p_outcome, p_move.error, s.worker_id, s.started_at, clock_timestamp(), p_move.due_at
+    from (select 1) one
+    left join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = p_move.run_id and s.step_id = p_move.step_id
+  on conflict do nothing
+$$;
+comment on function stellwerk.note_attempt(bigint, stellwerk.move, text) is 'Keeps an attempt that did not complete its step.';
+
+-- A SQL step waits on a timer, a worker step in the queue.
+create or replace function stellwerk.queue_retries(p_tenant_id bigint, p_moves stellwerk.move[])
+returns void language plpgsql set search_path = '' as $$
+begin
+  insert into stellwerk.timer (tenant_id, kind, run_id, step_id, due_at)
+  select p_tenant_id, 'retry', m.run_id, m.step_id, m.due_at from unnest(p_moves) m where m.state = 'queued' and m.runs_in = 'sql';
+  if exists (select 1 from unnest(p_moves) m where m.state = 'queued' and m.runs_in = 'worker') then
+    perform stellwerk.enqueue_again(p_tenant_id, array_agg(m.run_id), array_agg(m.step_id), array_agg(m.type), array_agg(m.due_at))
+       from unnest(p_moves) m where m.state = 'queued' and m.runs_in = 'worker';
+  end if;
+end
+$$;
+comment on function stellwerk.queue_retries(bigint, stellwerk.move[]) is 'Timers and queue rows for steps that will be tried again.';
+
+create or replace function stellwerk.enqueue_again(
+  p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_types text[], p_due timestamptz[])
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_job_ids bigint[];
+begin
+  v_job_ids := stellwerk.enqueue_steps(p_tenant_id, p_run_ids, p_step_ids, p_types, stellwerk.priorities_of(p_tenant_id, p_run_ids), p_due);
+  update stellwerk.step s set job_id = x.job_id, queued_at = s.queued_at
+    from unnest(p_run_ids, p_step_ids, v_job_ids) x (run_id, step_id, job_id)
+   where s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.step_id = x.step_id;
+end
+$$;
+comment on function stellwerk.enqueue_again(bigint, bigint[], bigint[], text[], timestamptz[]) is 'New queue rows for stored worker steps.';
+
+create or replace function stellwerk.priorities_of(p_tenant_id bigint, p_run_ids bigint[])
+returns integer[] language sql stable set search_path = '' as $$
+  select array_agg(r.priority order by x.ordinality)
+    from unnest(p_run_ids) with ordinality x (run_id, ordinality)
+    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = x.run_id
+$$;
+comment on function stellwerk.priorities_of(bigint, bigint[]) is 'The priority of each run, in the same order.';
+
+create or replace function stellwerk.write_variables(p_tenant_id bigint, p_moves stellwerk.move[])
+returns void language plpgsql set search_path = '' as $$
+begin
+  if not exists (select 1 from unnest(p_moves) m where m.type = 'logic.set' and m.state = 'completed') then
+    return;
+  end if;
+  insert into stellwerk.variable (tenant_id, run_id, scope_id, name, value)
+  select p_tenant_id, m.run_id, m.scope_id, v.key, v.value
+    from unnest(p_moves) m
+   cross join lateral jsonb_each(m.output) v
+   where m.type = 'logic.set' and m.state = 'completed'
+  on conflict (tenant_id, run_id, scope_id, name) do update set value = excluded.value;
+end
+$$;
+comment on function stellwerk.write_variables(bigint, stellwerk.move[]) is 'Writes the vars that logic.set nodes of a wave have computed; at most one such node per run is in it.';
+
+create or replace function stellwerk.finish_runs(p_tenant_id bigint, p_moves stellwerk.move[])
+returns bigint[] language plpgsql set search_path = '' as $$
+declare
+  v_run_ids bigint[];
+  v_states  text[];
+  v_outputs jsonb[];
+  v_errors  jsonb[];
+begin
+  select array_agg(f.run_id), array_agg(f.state), array_agg(f.output), array_agg(f.error) into v_run_ids, v_states, v_outputs, v_errors
+    from (select distinct on (m.run_id) m.run_id,
+                 case when m.state = 'failed' or m.input ->> 'outcome' = 'failed' then 'failed' else 'completed' end as state,
+                 m.output,
+                 case when m.state = 'failed' then m.error
+                      when m.input ->> 'outcome' = 'failed' then
+                        jsonb_build_object('class', 'stopped', 'message', coalesce(m.input ->> 'message', 'the workflow stopped the run as failed'),
+                                           'node', m.node_id, 'attempt', m.attempt, 'retryable', false) end as error
+            from unnest(p_moves) m
+           where (m.state = 'failed' and m.port is null) or (m.type = 'logic.stop' and m.state = 'completed')
+           order by m.run_id, m.step_id) f;
+  if v_run_ids is null then
+    return '{}';
+  end if;
+  perform stellwerk.end_runs(p_tenant_id, v_run_ids, v_states, v_outputs, v_errors, array_fill(null::text, array[cardinality(v_run_ids)]));
+  return v_run_ids;
+end
+$$;
+comment on function stellwerk.finish_runs(bigint, stellwerk.move[]) is 'Ends the runs in which a step failed for good, or logic.stop was reached; answers them.';
+
+create or replace function stellwerk.without_runs(p_tokens stellwerk.token[], p_run_ids bigint[])
+returns stellwerk.token[] language sql immutable set search_path = '' as $$
+  select coalesce(array_agg(t), '{}') from unnest(p_tokens) t where t.run_id <> all (p_run_ids)
+$$;
+comment on function stellwerk.without_runs(stellwerk.token[], bigint[]) is 'The tokens of all other runs.';
+
+create or replace function stellwerk.rest_queued(p_tenant_id bigint, p_tokens stellwerk.token[])
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_worker stellwerk.token[];
+  v_sql    stellwerk.token[];
+  v_jobs   bigint[];
+begin
+  select array_agg(t) filter (where t.runs_in = 'worker'), array_agg(t) filter (where t.runs_in <> 'worker') into v_worker, v_sql
+    from unnest(p_tokens) t;
+  if v_worker is not null then
+    select stellwerk.enqueue_steps(p_tenant_id, array_agg(t.run_id), array_agg(t.step_id), array_agg(t.type),
+                                   stellwerk.priorities_of(p_tenant_id, array_agg(t.run_id)), array_agg(null::timestamptz))
+      into v_jobs from unnest(v_worker) t;
+    perform stellwerk.rest_tokens(p_tenant_id, v_worker, 'queued', v_jobs);
+  end if;
+  if v_sql is not null then
+    perform stellwerk.rest_tokens(p_tenant_id, v_sql, 'queued');
+    perform stellwerk.ring_if_asleep();
+  end if;
+end
+$$;
+comment on function stellwerk.rest_queued(bigint, stellwerk.token[]) is 'Stores tokens that must be taken by somebody: worker steps with their queue rows, SQL steps for pump, which is woken.';

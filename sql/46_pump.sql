@@ -1,0 +1,189 @@
+-- The pump: pending events become runs, runs that can move are moved, in batches, any number of callers side by side.
+
+create or replace function stellwerk.pump(batch integer default 500)
+returns jsonb language plpgsql security definer  -- the engine's own session works on the engine's tables
+set search_path = '' as $$
+declare
+  v_tenant_id bigint;
+  v_result    jsonb := '{"events": 0, "runs_advanced": 0, "steps": 0, "more": false}';
+begin
+  if batch not between 1 and 10000 then
+    raise exception 'a batch has 1 to 10000 runs, not %', batch using errcode = 'SW008';
+  end if;
+  for v_tenant_id in select t.tenant_id from stellwerk.tenant t order by random() loop
+    v_result := stellwerk.add_counts(v_result, stellwerk.pump_tenant(v_tenant_id, batch));
+  end loop;
+  return v_result;
+end
+$$;
+comment on function stellwerk.pump(integer) is 'Turns pending events into runs and moves runs on, up to batch of each per tenant. Answers { events, runs_advanced, steps, more }; more says that there is more to do now.';
+
+create or replace function stellwerk.add_counts(p_a jsonb, p_b jsonb)
+returns jsonb language sql immutable set search_path = '' as $$
+  select jsonb_object_agg(a.key, case jsonb_typeof(a.value) when 'boolean' then to_jsonb(a.value = 'true' or p_b -> a.key = 'true')
+                                 else to_jsonb(a.value::numeric + (p_b ->> a.key)::numeric) end)
+    from jsonb_each(p_a) a
+$$;
+comment on function stellwerk.add_counts(jsonb, jsonb) is 'Adds the counts of two results of pump_tenant.';
+
+create or replace function stellwerk.pump_tenant(p_tenant_id bigint, p_batch integer)
+returns jsonb language plpgsql set search_path = '' set enable_seqscan = off set jit = off as $$
+declare
+  v_events  integer := 0;
+  v_batches integer := 0;
+  v_run_ids bigint[];
+  v_alone   bigint;
+  v_steps   integer := 0;
+  v_runs    integer := 0;
+begin
+  if exists (select 1 from stellwerk.event_batch b where b.tenant_id = p_tenant_id) then
+    v_batches := stellwerk.unpack_event_batches(p_tenant_id, p_batch);
+  end if;
+  if exists (select 1 from stellwerk.event e where e.tenant_id = p_tenant_id and e.state = 'pending') then
+    v_events := stellwerk.process_events(p_tenant_id, p_batch);
+  end if;
+  v_run_ids := stellwerk.lock_ready_runs(p_tenant_id, p_batch);
+  if cardinality(v_run_ids) > 0 then
+    v_steps := stellwerk.advance_safely(p_tenant_id, v_run_ids);
+    v_runs := cardinality(v_run_ids);
+  end if;
+  -- One run that touches other people's tables, last, so that their locks are held for the shortest time.
+  v_alone := stellwerk.lock_alone_run(p_tenant_id);
+  if v_alone is not null then
+    v_steps := v_steps + stellwerk.advance_alone(p_tenant_id, v_alone);
+    v_runs := v_runs + 1;
+  end if;
+  return jsonb_build_object('events', v_events, 'runs_advanced', v_runs, 'steps', v_steps,
+                            'more', v_batches > 0 or v_events >= p_batch or cardinality(v_run_ids) >= p_batch or v_alone is not null);
+end
+$$;
+comment on function stellwerk.pump_tenant(bigint, integer) is 'pump for one tenant.';
+
+create or replace function stellwerk.lock_ready_runs(p_tenant_id bigint, p_limit integer)
+returns bigint[] language plpgsql set search_path = '' set enable_seqscan = off as $$
+declare
+  v_ready   bigint[];
+  v_pending bigint[];
+begin
+  -- Candidates without locks, then locks (those held by others are passed over), then a second look under the lock.
+  select array_agg(c.run_id) into v_ready
+    from (select distinct s.run_id from stellwerk.step s
+           where s.tenant_id = p_tenant_id and s.state = 'queued' and s.runs_in = 'sql' and s.due_at is null and not s.alone
+           limit p_limit) c;
+  if v_ready is not null then
+    select array_agg(x.run_id) into v_ready
+      from (select r.run_id from stellwerk.run r
+             where r.tenant_id = p_tenant_id and r.run_id = any (v_ready) and r.state in ('running', 'waiting')
+             order by r.run_id for update skip locked) x;
+  end if;
+  if p_limit > coalesce(cardinality(v_ready), 0) then
+    select array_agg(x.run_id) into v_pending
+      from (select r.run_id from stellwerk.run r
+             where r.tenant_id = p_tenant_id and r.state = 'pending' and not r.held
+             order by r.priority desc, r.run_id
+             limit p_limit - coalesce(cardinality(v_ready), 0) for update skip locked) x;
+  end if;
+  return coalesce(v_ready, '{}') || coalesce(v_pending, '{}');
+end
+$$;
+comment on function stellwerk.lock_ready_runs(bigint, integer) is 'Locks runs that can move in SQL and that nobody else holds: those with a ready step, then pending ones by priority.';
+
+-- A call that dies whole is repeated in halves, down to the one run that is to blame.
+create or replace function stellwerk.advance_safely(p_tenant_id bigint, p_run_ids bigint[])
+returns integer language plpgsql set search_path = '' as $$
+declare
+  v_half    integer := cardinality(p_run_ids) / 2;
+  v_message text;
+  v_state   text;
+begin
+  begin
+    return stellwerk.advance_runs(p_tenant_id, p_run_ids);
+  exception when query_canceled or others then
+    get stacked diagnostics v_message = message_text, v_state = returned_sqlstate;
+  end;
+  if cardinality(p_run_ids) = 1 then
+    perform stellwerk.count_death(p_tenant_id, p_run_ids[1], v_state, v_message);
+    return 0;
+  end if;
+  return stellwerk.advance_safely(p_tenant_id, p_run_ids[:v_half]) + stellwerk.advance_safely(p_tenant_id, p_run_ids[v_half + 1:]);
+end
+$$;
+comment on function stellwerk.advance_safely(bigint, bigint[]) is 'advance_runs in a subtransaction; when it raises, in halves, so that one bad run never stops the others.';
+
+create or replace function stellwerk.count_death(p_tenant_id bigint, p_run_id bigint, p_sqlstate text, p_message text)
+returns void language plpgsql set search_path = '' as $$
+declare
+  c_max_deaths constant integer := 5;
+  v_deaths integer;
+begin
+  update stellwerk.run r set deaths = r.deaths + 1 where r.tenant_id = p_tenant_id and r.run_id = p_run_id returning r.deaths into v_deaths;
+  if v_deaths >= c_max_deaths then
+    perform stellwerk.end_runs(p_tenant_id, array[p_run_id], array['failed'], array[null::jsonb],
+      array[jsonb_build_object('class', p_sqlstate, 'message', p_message, 'retryable', false,
+                               'detail', jsonb_build_object('reason', format('advancing the run raised %s times', v_deaths)))], array[null::text]);
+  end if;
+end
+$$;
+comment on function stellwerk.count_death(bigint, bigint, text, text) is 'Counts that advancing a run alone raised; the fifth time the run fails with that error.';
+
+create or replace function stellwerk.lock_alone_run(p_tenant_id bigint)
+returns bigint language plpgsql set search_path = '' set enable_seqscan = off as $$
+declare
+  v_candidate bigint;
+  v_run_id    bigint;
+begin
+  for v_candidate in
+    select s.run_id from stellwerk.step s
+     where s.tenant_id = p_tenant_id and s.state = 'queued' and s.runs_in = 'sql' and s.due_at is null and s.alone
+     order by s.run_id limit 20
+  loop
+    select r.run_id into v_run_id from stellwerk.run r
+     where r.tenant_id = p_tenant_id and r.run_id = v_candidate and r.state in ('running', 'waiting') for update skip locked;
+    exit when v_run_id is not null;
+  end loop;
+  return v_run_id;
+end
+$$;
+comment on function stellwerk.lock_alone_run(bigint) is 'Locks one run whose next step touches other people''s tables; null when there is none that nobody holds.';
+
+create or replace function stellwerk.advance_alone(p_tenant_id bigint, p_run_id bigint)
+returns integer language plpgsql set search_path = '' set enable_seqscan = off as $$
+declare
+  v_wave    stellwerk.token[];
+  v_message text;
+  v_state   text;
+begin
+  select array[stellwerk.token_of(s, r, n)] into v_wave
+    from stellwerk.step s
+    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = s.run_id
+    join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = s.node_id
+   where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.state = 'queued' and s.runs_in = 'sql' and s.due_at is null and s.alone
+   order by s.step_id limit 1;
+  if v_wave is null then
+    return 0;
+  end if;
+  begin
+    return 1 + stellwerk.advance_runs(p_tenant_id, array[p_run_id], stellwerk.run_wave(p_tenant_id, v_wave));
+  exception when query_canceled or others then
+    get stacked diagnostics v_message = message_text, v_state = returned_sqlstate;
+    perform stellwerk.count_death(p_tenant_id, p_run_id, v_state, v_message);
+    return 0;
+  end;
+end
+$$;
+comment on function stellwerk.advance_alone(bigint, bigint) is 'Runs one step that touches other people''s tables and moves its run on.';
+
+create or replace function stellwerk.advance(run_id bigint)
+returns void language plpgsql security definer  -- the engine's tables are its own
+set search_path = '' as $$
+declare
+  v_tenant_id bigint := stellwerk.current_tenant_id();
+  v_run       stellwerk.run := stellwerk.lock_run(v_tenant_id, run_id);
+begin
+  perform stellwerk.advance_runs(v_tenant_id, array[v_run.run_id]);
+  while stellwerk.advance_alone(v_tenant_id, v_run.run_id) > 0 loop
+    perform stellwerk.advance_runs(v_tenant_id, array[v_run.run_id]);
+  end loop;
+end
+$$;
+comment on function stellwerk.advance(bigint) is 'Moves one run on as far as it goes in SQL, in the caller''s own transaction: for tests, benchmarks and psql.';

@@ -1,0 +1,337 @@
+-- What a worker process calls: take steps, hand in results, show that it is alive. The queue row is only a wake-up;
+-- who holds a step, and which attempt counts, is decided here, in our own rows.
+
+create or replace function stellwerk.register_worker(p_name text, p_host text, p_pid integer, p_types text[])
+returns bigint language plpgsql security definer  -- workers have no right to write the table
+set search_path = '' as $$
+declare
+  v_worker_id bigint;
+begin
+  insert into stellwerk.worker (name, host, pid, types) values (p_name, p_host, p_pid, p_types) returning worker_id into v_worker_id;
+  return v_worker_id;
+end
+$$;
+comment on function stellwerk.register_worker(text, text, integer, text[]) is 'Announces a worker process and the node types it carries out; answers its number. It must then hold its presence.';
+
+-- 1398032723 is 'SWWS' as four bytes: the class of the presence locks.
+create or replace function stellwerk.hold_presence(p_worker_id bigint)
+returns void language plpgsql volatile set search_path = '' as $$
+begin
+  perform pg_advisory_lock(1398032723, p_worker_id::integer);
+end
+$$;
+comment on function stellwerk.hold_presence(bigint) is 'Shows that a worker is alive for as long as the calling session lives: a session-level advisory lock.';
+
+create or replace function stellwerk.is_present(p_worker_id bigint)
+returns boolean language sql stable set search_path = '' as $$
+  select exists (select 1 from pg_catalog.pg_locks l
+                  where l.locktype = 'advisory' and l.classid = 1398032723 and l.objid = p_worker_id::oid and l.objsubid = 2 and l.granted
+                    and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database()))
+$$;
+comment on function stellwerk.is_present(bigint) is 'Whether a worker''s session still holds its presence lock.';
+
+create or replace function stellwerk.leave_worker(p_worker_id bigint)
+returns void language plpgsql security definer  -- workers have no right to write the table
+set search_path = '' as $$
+begin
+  delete from stellwerk.worker w where w.worker_id = p_worker_id;
+end
+$$;
+comment on function stellwerk.leave_worker(bigint) is 'A worker that stops takes its row away.';
+
+create or replace function stellwerk.begin_steps(p_worker_id bigint, p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[])
+returns table (run_id bigint, step_id bigint, attempt integer, node_id text, type text, visit integer, config jsonb, timeout_seconds double precision,
+               idempotency_key text, failures integer, workflow text)
+language plpgsql security definer  -- workers have no right to write the tables
+set search_path = '' set enable_seqscan = off set jit = off as $$
+declare
+  c_lease constant interval := interval '15 seconds';
+  v_runs   bigint[];
+  v_tokens stellwerk.token[];
+  v_taken  record;
+begin
+  select array_agg(x.run_id) into v_runs
+    from (select r.run_id from stellwerk.run r
+           where r.tenant_id = p_tenant_id and r.run_id = any (p_run_ids) and r.state in ('running', 'waiting')
+           order by r.run_id for no key update) x;
+  if v_runs is null then
+    return;
+  end if;
+  select array_agg(stellwerk.token_of(t, r, n) order by t.run_id, t.step_id) into v_tokens
+    from unnest(p_run_ids, p_step_ids) x (run_id, step_id)
+    join stellwerk.step t on t.tenant_id = p_tenant_id and t.run_id = x.run_id and t.step_id = x.step_id
+    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = t.run_id
+    join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = t.node_id
+   where t.state = 'queued' and t.runs_in = 'worker' and t.run_id = any (v_runs);
+  select array_agg(s.run_id) as run_ids, array_agg(s.step_id) as step_ids, array_agg(s.attempt + 1) as attempts, array_agg(s.node_id) as node_ids,
+         array_agg(s.type) as types, array_agg(s.visit) as visits, array_agg(s.config) as configs, array_agg(s.input) as inputs,
+         array_agg(s.timeout) as timeouts, array_agg(s.failures) as failures, array_agg(s.slug) as slugs
+    into v_taken
+    from (select t.run_id, t.step_id, t.attempt, t.node_id, t.type, t.visit, t.failures, n.timeout, w.slug, m.config,
+                 case when n.dynamic <> '[]' then m.config end as input
+            from unnest(v_tokens) t
+            join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = t.workflow_id and n.version = t.version and n.node_id = t.node_id
+            join stellwerk.workflow w on w.tenant_id = p_tenant_id and w.workflow_id = t.workflow_id
+            left join stellwerk.contexts(p_tenant_id, v_tokens) c on c.step_id = t.step_id
+           cross join lateral (select case when n.dynamic = '[]' then n.config else stellwerk.render_safely(p_tenant_id, t, n, c.context) end as config offset 0) m
+           where m.config is not null) s;
+  if v_taken.run_ids is null then
+    return;
+  end if;
+  perform stellwerk.take_steps(p_tenant_id, p_worker_id, v_taken.run_ids, v_taken.step_ids, v_taken.inputs, v_taken.timeouts, c_lease);
+  return query
+    select u.run_id, u.step_id, u.attempt, u.node_id, u.type, u.visit, u.config, extract(epoch from u.timeout)::double precision,
+           u.run_id || ':' || u.step_id || ':' || u.visit, u.failures, u.slug
+      from unnest(v_taken.run_ids, v_taken.step_ids, v_taken.attempts, v_taken.node_ids, v_taken.types, v_taken.visits, v_taken.configs,
+                  v_taken.timeouts, v_taken.failures, v_taken.slugs)
+           u (run_id, step_id, attempt, node_id, type, visit, config, timeout, failures, slug);
+end
+$$;
+comment on function stellwerk.begin_steps(bigint, bigint, bigint[], bigint[]) is 'Takes queued worker steps for a worker, 15 seconds at a time, and answers each with its settings computed. Steps that have ended, are held by another worker or whose settings cannot be computed are left out.';
+
+-- A worker step whose expressions raise has failed before it began; the others of the batch go on.
+create or replace function stellwerk.render_safely(p_tenant_id bigint, p_token stellwerk.token, p_node stellwerk.plan_node, p_context jsonb)
+returns jsonb language plpgsql set search_path = '' as $$
+declare
+  v_message text;
+  v_state   text;
+begin
+  if not p_node.may_raise then
+    return stellwerk.render(p_node.config, p_node.dynamic, p_context);
+  end if;
+  begin
+    return stellwerk.render(p_node.config, p_node.dynamic, p_context);
+  exception when query_canceled or others then
+    get stacked diagnostics v_message = message_text, v_state = returned_sqlstate;
+  end;
+  perform stellwerk.fail_step(p_tenant_id, p_token.run_id, p_token.step_id, stellwerk.step_error(p_token, v_state, v_message, false));
+  return null;
+end
+$$;
+comment on function stellwerk.render_safely(bigint, stellwerk.token, stellwerk.plan_node, jsonb) is 'The settings of a worker step; null when an expression raised, in which case the step has been failed.';
+
+create or replace function stellwerk.complete_steps(p_worker_id bigint, p_tenant_id bigint, p_completions jsonb)
+returns jsonb language plpgsql security definer  -- workers have no right to write the tables
+set search_path = '' set enable_seqscan = off set jit = off as $$
+declare
+  v_run_ids bigint[];
+  v_moves   stellwerk.move[];
+  v_late    jsonb;
+begin
+  select array_agg(x.run_id) into v_run_ids
+    from (select r.run_id from stellwerk.run r
+           where r.tenant_id = p_tenant_id
+             and r.run_id = any (array(select distinct (c.value ->> 'run')::bigint from jsonb_array_elements(p_completions) c (value)))
+           order by r.run_id for no key update) x;
+  select array_agg(row(
+           s.run_id, s.step_id, true, r.workflow_id, r.version, r.trigger_node, s.node_id, s.scope_id, s.visit, s.attempt, s.failures, s.arrived, s.queued_at,
+           s.type, s.runs_in, s.alone, case when c.error is null then 'completed' else 'failed' end,
+           case when c.error is null then coalesce(c.port, 'next') end, null, c.output,
+           c.error || jsonb_build_object('node', s.node_id, 'attempt', s.attempt), null, n.edges)::stellwerk.move order by s.run_id, s.step_id)
+    into v_moves
+    from jsonb_to_recordset(p_completions) c (run bigint, step bigint, attempt integer, port text, output jsonb, error jsonb)
+    join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = c.run and s.step_id = c.step
+    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = s.run_id
+    join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = s.node_id
+   -- The fence: only the attempt that runs now, and only its worker, may end it.
+   where s.state = 'running' and s.attempt = c.attempt and s.worker_id = p_worker_id and r.state in ('running', 'waiting', 'paused');
+  if v_moves is not null then
+    perform stellwerk.apply_moves(p_tenant_id, v_run_ids, v_moves);
+  end if;
+  if coalesce(cardinality(v_moves), 0) < jsonb_array_length(p_completions) then
+    select jsonb_agg(jsonb_build_array(c.run, c.step)) into v_late
+      from jsonb_to_recordset(p_completions) c (run bigint, step bigint)
+     where not exists (select 1 from unnest(v_moves) m where m.run_id = c.run and m.step_id = c.step);
+  end if;
+  return jsonb_build_object('accepted', coalesce(cardinality(v_moves), 0), 'late', coalesce(v_late, '[]'));
+end
+$$;
+comment on function stellwerk.complete_steps(bigint, bigint, jsonb) is 'Hands in results: array of { run, step, attempt, port, output } or { run, step, attempt, error: { class, message, retryable, detail, retry_after } }. A result of an attempt that is not the running one changes nothing and is named in late. Answers { accepted, late }.';
+
+-- The results must not be lost when what follows them raises: then the successors are only stored, and pump goes on one by one.
+create or replace function stellwerk.apply_moves(p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[])
+returns void language plpgsql set search_path = '' as $$
+begin
+  begin
+    perform stellwerk.advance_runs(p_tenant_id, p_run_ids, p_moves);
+    return;
+  exception when query_canceled or others then
+    null;  -- told again, with its cause, when pump runs the step that raised
+  end;
+  perform stellwerk.advance_runs(p_tenant_id, p_run_ids, p_moves, p_execute => false);
+end
+$$;
+comment on function stellwerk.apply_moves(bigint, bigint[], stellwerk.move[]) is 'Writes moves made outside SQL and moves their locked runs on.';
+
+create or replace function stellwerk.fail_step(p_tenant_id bigint, p_run_id bigint, p_step_id bigint, p_error jsonb)
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_moves stellwerk.move[];
+begin
+  select array[row(
+           s.run_id, s.step_id, true, r.workflow_id, r.version, r.trigger_node, s.node_id, s.scope_id, s.visit, s.attempt, s.failures, s.arrived, s.queued_at,
+           s.type, s.runs_in, s.alone, 'failed', null, null, null, p_error, null, n.edges)::stellwerk.move]
+    into v_moves
+    from stellwerk.step s
+    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = s.run_id
+    join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = s.node_id
+   where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.step_id = p_step_id and s.state in ('queued', 'running', 'waiting');
+  if v_moves is not null then
+    perform stellwerk.apply_moves(p_tenant_id, array[p_run_id], v_moves);
+  end if;
+end
+$$;
+comment on function stellwerk.fail_step(bigint, bigint, bigint, jsonb) is 'Ends the present attempt of a live step with an error; the run must be locked.';
+
+create or replace function stellwerk.extend_leases(p_worker_id bigint, p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_attempts integer[])
+returns bigint[] language plpgsql security definer  -- workers have no right to write the table
+set search_path = '' set enable_seqscan = off as $$
+declare
+  v_held bigint[];
+begin
+  with held as (
+    update stellwerk.step s set lease_until = clock_timestamp() + interval '15 seconds'
+      from unnest(p_run_ids, p_step_ids, p_attempts) x (run_id, step_id, attempt)
+     where s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.step_id = x.step_id
+       and s.state = 'running' and s.attempt = x.attempt and s.worker_id = p_worker_id
+    returning s.step_id)
+  select coalesce(array_agg(h.step_id), '{}') into v_held from held h;
+  return v_held;
+end
+$$;
+comment on function stellwerk.extend_leases(bigint, bigint, bigint[], bigint[], integer[]) is 'A sign of life for steps that take long; answers those that the worker still holds. The others were taken over, timed out or cancelled.';
+
+create or replace function stellwerk.release_steps(p_worker_id bigint, p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_attempts integer[])
+returns bigint[] language plpgsql security definer  -- workers have no right to write the tables
+set search_path = '' set enable_seqscan = off as $$
+declare
+  v_runs  bigint[];
+  v_steps bigint[];
+  v_types text[];
+begin
+  perform from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = any (p_run_ids) order by r.run_id for no key update;
+  select array_agg(s.run_id), array_agg(s.step_id), array_agg(s.type) into v_runs, v_steps, v_types
+    from unnest(p_run_ids, p_step_ids, p_attempts) x (run_id, step_id, attempt)
+    join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.step_id = x.step_id
+   where s.state = 'running' and s.attempt = x.attempt and s.worker_id = p_worker_id;
+  if v_steps is null then
+    return '{}';
+  end if;
+  perform stellwerk.give_back(p_tenant_id, v_runs, v_steps, v_types, 'released');
+  return v_steps;
+end
+$$;
+comment on function stellwerk.release_steps(bigint, bigint, bigint[], bigint[], integer[]) is 'A worker that stops gives back steps that it had taken; answers those that went back to the queue.';
+
+create or replace function stellwerk.give_back(p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_types text[], p_outcome text)
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_job_ids bigint[];
+begin
+  insert into stellwerk.step_attempt (tenant_id, run_id, step_id, attempt, outcome, worker_id, started_at, ended_at)
+  select p_tenant_id, s.run_id, s.step_id, s.attempt, p_outcome, s.worker_id, s.started_at, clock_timestamp()
+    from unnest(p_run_ids, p_step_ids) x (run_id, step_id)
+    join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.step_id = x.step_id
+  on conflict do nothing;
+  -- One queue row each: if one of them kills its worker, the others do not share its fate again.
+  select array_agg((stellwerk.enqueue_steps(p_tenant_id, array[x.run_id], array[x.step_id], array[x.type],
+                                            stellwerk.priorities_of(p_tenant_id, array[x.run_id]), array[null::timestamptz]))[1] order by x.ordinality)
+    into v_job_ids
+    from unnest(p_run_ids, p_step_ids, p_types) with ordinality x (run_id, step_id, type, ordinality);
+  perform stellwerk.free_steps(p_tenant_id, p_run_ids, p_step_ids, v_job_ids);
+end
+$$;
+comment on function stellwerk.give_back(bigint, bigint[], bigint[], text[], text) is 'Running steps go back to the queue; the attempt is kept as lost or released.';
+
+-- Steps whose worker has vanished, whose lease ran out or whose time is up. Called by tick.
+create or replace function stellwerk.recover_steps(p_tenant_id bigint, p_limit integer default 500)
+returns integer language plpgsql set search_path = '' set enable_seqscan = off as $$
+declare
+  c_max_claims constant integer := 5;
+  v_now    timestamptz := stellwerk.clock();
+  v_absent bigint[];
+  v_runs   bigint[];
+  v_step   record;
+  v_count  integer := 0;
+begin
+  select array_agg(w.worker_id) into v_absent
+    from (select distinct s.worker_id from stellwerk.step s where s.tenant_id = p_tenant_id and s.state = 'running') w
+   where not stellwerk.is_present(w.worker_id);
+  select array_agg(c.run_id) into v_runs
+    from (select distinct s.run_id from stellwerk.step s
+           where s.tenant_id = p_tenant_id and s.state = 'running'
+             and (s.lease_until < v_now or s.timeout_at < v_now - interval '1 second' or s.worker_id = any (v_absent)) limit p_limit) c;
+  if v_runs is null then
+    return 0;
+  end if;
+  for v_step in
+    select s.run_id, s.step_id, s.type, s.node_id, s.attempt, s.failures, s.timeout_at < v_now - interval '1 second' as timed_out
+      from stellwerk.step s
+      join (select r.run_id from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = any (v_runs)
+             order by r.run_id for no key update skip locked) l on l.run_id = s.run_id
+     where s.tenant_id = p_tenant_id and s.state = 'running'
+       and (s.lease_until < v_now or s.timeout_at < v_now - interval '1 second' or s.worker_id = any (v_absent))
+     order by s.run_id, s.step_id
+  loop
+    v_count := v_count + 1;
+    if v_step.timed_out then
+      perform stellwerk.fail_step(p_tenant_id, v_step.run_id, v_step.step_id, jsonb_build_object(
+        'class', 'timeout', 'message', 'the attempt took longer than the node''s timeout', 'node', v_step.node_id, 'attempt', v_step.attempt, 'retryable', true));
+    elsif v_step.attempt - v_step.failures >= c_max_claims then
+      perform stellwerk.fail_step(p_tenant_id, v_step.run_id, v_step.step_id, jsonb_build_object(
+        'class', 'worker_lost', 'message', format('%s workers vanished while they ran this step', c_max_claims), 'node', v_step.node_id,
+        'attempt', v_step.attempt, 'retryable', false));
+    else
+      perform stellwerk.give_back(p_tenant_id, array[v_step.run_id], array[v_step.step_id], array[v_step.type], 'lost');
+    end if;
+  end loop;
+  return v_count;
+end
+$$;
+comment on function stellwerk.recover_steps(bigint, integer) is 'Steps of vanished workers go back to the queue, at most 5 times; attempts past the node''s timeout end with class timeout. Answers how many.';
+
+-- The queue holds nothing that step does not know: what it has lost is put back.
+create or replace function stellwerk.reconcile_tenant(p_tenant_id bigint, p_age interval default interval '30 seconds')
+returns integer language plpgsql set search_path = '' set enable_seqscan = off as $$
+declare
+  v_runs  bigint[];
+  v_steps bigint[];
+  v_types text[];
+  v_due   timestamptz[];
+begin
+  select array_agg(s.run_id), array_agg(s.step_id), array_agg(s.type), array_agg(s.due_at) into v_runs, v_steps, v_types, v_due
+    from (select x.* from stellwerk.step x
+           where x.tenant_id = p_tenant_id and x.state = 'queued' and x.runs_in = 'worker' and x.queued_at < stellwerk.clock() - p_age
+           order by x.queued_at limit 500) s
+   where not exists (select 1 from stellwerk.queue_state(array[s.job_id]) q);
+  if v_steps is null then
+    return 0;
+  end if;
+  -- Locked and looked at again: somebody may have taken them in between.
+  perform from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = any (v_runs) order by r.run_id for no key update;
+  select array_agg(x.run_id), array_agg(x.step_id), array_agg(x.type), array_agg(x.due) into v_runs, v_steps, v_types, v_due
+    from unnest(v_runs, v_steps, v_types, v_due) x (run_id, step_id, type, due)
+    join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.step_id = x.step_id
+   where s.state = 'queued' and not exists (select 1 from stellwerk.queue_state(array[s.job_id]) q);
+  if v_steps is not null then
+    perform stellwerk.enqueue_again(p_tenant_id, v_runs, v_steps, v_types, v_due);
+  end if;
+  return coalesce(cardinality(v_steps), 0);
+end
+$$;
+comment on function stellwerk.reconcile_tenant(bigint, interval) is 'Enqueues again worker steps and file orders that have waited longer than an age and have no queue row. Answers how many.';
+
+create or replace function stellwerk.reconcile()
+returns integer language plpgsql security definer  -- works on the engine's tables
+set search_path = '' as $$
+declare
+  v_tenant_id bigint;
+  v_count     integer := 0;
+begin
+  for v_tenant_id in select t.tenant_id from stellwerk.tenant t loop
+    v_count := v_count + stellwerk.reconcile_tenant(v_tenant_id, interval '0 seconds');
+  end loop;
+  return v_count;
+end
+$$;
+comment on function stellwerk.reconcile() is 'Rebuilds the queue from the steps that wait for a worker, at once; answers how many rows were missing.';

@@ -1,0 +1,106 @@
+-- What time brings. tick() may be called by anybody, by any number at once: pg_cron, workers, psql.
+
+create or replace function stellwerk.tick()
+returns jsonb language plpgsql security definer  -- the engine's own session works on the engine's tables
+set search_path = '' as $$
+declare
+  v_tenant_id bigint;
+  v_fired     integer := 0;
+  v_recovered integer := 0;
+  v_broken    integer := 0;
+  v_requeued  integer := 0;
+begin
+  for v_tenant_id in select t.tenant_id from stellwerk.tenant t order by t.tenant_id loop
+    v_fired := v_fired + stellwerk.fire_timers(v_tenant_id);
+    v_recovered := v_recovered + stellwerk.recover_steps(v_tenant_id);
+    v_broken := v_broken + stellwerk.check_watches(v_tenant_id);
+    v_requeued := v_requeued + stellwerk.reconcile_tenant(v_tenant_id) + stellwerk.requeue_exports(v_tenant_id);
+  end loop;
+  return jsonb_build_object('fired', v_fired, 'recovered', v_recovered, 'watches_broken', v_broken, 'requeued', v_requeued,
+                            'next_due_seconds', stellwerk.seconds_to_next_timer());
+end
+$$;
+comment on function stellwerk.tick() is 'Fires due timers, takes over the steps of vanished workers, marks broken watches, puts lost queue rows back. Answers the counts, and the seconds until the next timer (null: none). Writes nothing when there is nothing to do.';
+
+create or replace function stellwerk.seconds_to_next_timer()
+returns double precision language sql stable security definer  -- reads the timers of all tenants
+set search_path = '' as $$
+  select greatest(0, extract(epoch from min(d.due_at) - clock_timestamp()))::double precision
+    from stellwerk.tenant t
+   cross join lateral (select x.due_at from stellwerk.timer x where x.tenant_id = t.tenant_id order by x.due_at limit 1) d
+$$;
+comment on function stellwerk.seconds_to_next_timer() is 'Seconds until the next timer is due, 0 when one is; null when there is none.';
+
+create or replace function stellwerk.fire_timers(p_tenant_id bigint, p_limit integer default 500)
+returns integer language plpgsql set search_path = '' set enable_seqscan = off as $$
+declare
+  v_now   timestamptz := stellwerk.clock();
+  v_runs  bigint[];
+  v_timer stellwerk.timer;
+  v_count integer := 0;
+begin
+  -- Run first, then timer: candidates without locks, then the runs, then the timers that are still there.
+  select array_agg(c.run_id) into v_runs
+    from (select x.run_id from stellwerk.timer x where x.tenant_id = p_tenant_id and x.due_at <= v_now order by x.due_at limit p_limit) c;
+  if v_runs is null then
+    return 0;
+  end if;
+  select array_agg(l.run_id) into v_runs
+    from (select r.run_id from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = any (v_runs)
+           order by r.run_id for update skip locked) l;
+  for v_timer in
+    delete from stellwerk.timer x where x.tenant_id = p_tenant_id and x.run_id = any (v_runs) and x.due_at <= v_now returning *
+  loop
+    v_count := v_count + 1;
+    case v_timer.kind
+      when 'start' then
+        update stellwerk.run r set held = false where r.tenant_id = p_tenant_id and r.run_id = v_timer.run_id;
+      when 'retry' then
+        update stellwerk.step s set due_at = null where s.tenant_id = p_tenant_id and s.run_id = v_timer.run_id and s.step_id = v_timer.step_id;
+      when 'run_timeout' then
+        perform stellwerk.end_runs(p_tenant_id, array[v_timer.run_id], array['failed'], array[null::jsonb],
+          array[jsonb_build_object('class', 'timeout', 'message', 'the run took longer than the workflow''s timeout', 'retryable', false)], array[null::text]);
+    end case;
+  end loop;
+  if v_count > 0 then
+    perform stellwerk.ring_if_asleep();
+  end if;
+  return v_count;
+end
+$$;
+comment on function stellwerk.fire_timers(bigint, integer) is 'Fires timers that are due, each once: the row is removed in the same transaction. Answers how many.';
+
+create or replace function stellwerk.requeue_exports(p_tenant_id bigint)
+returns integer language plpgsql set search_path = '' as $$
+declare
+  v_count integer;
+begin
+  with lost as (
+    select x.export_id from stellwerk.case_export x
+     where x.tenant_id = p_tenant_id and x.state = 'queued' and x.created_at < stellwerk.clock() - interval '30 seconds'
+       and not exists (select 1 from stellwerk.queue_state(array[x.job_id]) q)
+     order by x.created_at limit 100 for update skip locked)
+  update stellwerk.case_export x
+     set job_id = stellwerk.enqueue_job('case.export', jsonb_build_object('t', p_tenant_id, 'export', x.export_id))
+    from lost where x.tenant_id = p_tenant_id and x.export_id = lost.export_id;
+  get diagnostics v_count = row_count;
+  return v_count;
+end
+$$;
+comment on function stellwerk.requeue_exports(bigint) is 'Orders for CSV files that have no queue row any more are enqueued again.';
+
+create or replace function stellwerk.use_pg_cron()
+returns text language plpgsql set search_path = '' as $$
+begin
+  if to_regprocedure('cron.schedule(text,text,text)') is null then
+    return 'worker';
+  end if;
+  begin
+    execute $q$select cron.schedule('stellwerk-tick', '5 seconds', 'select stellwerk.tick(), stellwerk.pump()')$q$;
+  exception when others then  -- pg_cron before 1.5 knows minutes only
+    execute $q$select cron.schedule('stellwerk-tick', '* * * * *', 'select stellwerk.tick(), stellwerk.pump()')$q$;
+  end;
+  return 'pg_cron';
+end
+$$;
+comment on function stellwerk.use_pg_cron() is 'Lets pg_cron tick and pump where it is installed in this database; answers who ticks: pg_cron or worker.';

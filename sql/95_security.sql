@@ -1,0 +1,68 @@
+-- Who may do what. Functions that work for callers without rights on the tables are security definer; everything else runs
+-- with the caller's own rights. Nothing is open to everybody: execute is taken from public and given to roles.
+
+-- The tenant's rows, for every role but the owner. The policies are made anew each time this file is loaded.
+do $security$
+declare
+  v_table text;
+begin
+  for v_table in
+    select c.relname from pg_catalog.pg_class c
+     where c.relnamespace = 'stellwerk'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+       and exists (select 1 from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attname = 'tenant_id')
+     order by c.relname
+  loop
+    execute format('alter table stellwerk.%I enable row level security', v_table);
+    execute format('drop policy if exists own_tenant on stellwerk.%I', v_table);
+    execute format('create policy own_tenant on stellwerk.%I using (tenant_id = (select stellwerk.current_tenant_id()))', v_table);
+  end loop;
+  -- A partition can be addressed directly, past its parent's policy.
+  for v_table in select c.relname from pg_catalog.pg_class c where c.relnamespace = 'stellwerk'::regnamespace and c.relispartition and c.relkind = 'r' loop
+    execute format('alter table stellwerk.%I enable row level security', v_table);
+  end loop;
+end
+$security$;
+
+revoke all on all functions in schema stellwerk from public;
+
+-- Roles exist where whoever migrates may make them; without them everything belongs to the migrating user.
+do $security$
+declare
+  v_public_verbs text[] := array[
+    'start_run', 'take_run_request', 'cancel_run', 'why', 'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',
+    'copy_version_to_draft', 'discard_draft', 'save_workflow', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
+    'advance', 'pump', 'tick', 'reconcile', 'use_pg_cron'];
+  v_worker_verbs text[] := array[
+    'pump', 'tick', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
+    'begin_case_export', 'end_case_export', 'take_duty', 'fall_asleep', 'awaken', 'queue_holds', 'next_job_seconds', 'prune_queue_log'];
+  v_role     text;
+  v_function regprocedure;
+begin
+  foreach v_role in array array['stellwerk_dba', 'stellwerk_web', 'stellwerk_worker'] loop
+    continue when to_regrole(v_role) is null;
+    execute format('grant usage on schema stellwerk to %I', v_role);
+    -- Helpers that only compute or read with the caller's own rights are open to all three.
+    for v_function in
+      select p.oid from pg_catalog.pg_proc p
+       where p.pronamespace = 'stellwerk'::regnamespace and p.prorettype <> 'trigger'::regtype
+         and (not p.prosecdef
+              or p.proname in ('current_tenant_id', 'may_act_for', 'missing_rights', 'store_registered_table', 'store_registered_function', 'seconds_to_next_timer')
+              or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname = any (v_public_verbs))
+              or (v_role = 'stellwerk_worker' and p.proname = any (v_worker_verbs)))
+    loop
+      execute format('grant execute on function %s to %I', v_function, v_role);
+    end loop;
+  end loop;
+  if to_regrole('stellwerk_dba') is not null then
+    grant select on all tables in schema stellwerk to stellwerk_dba;
+    grant insert on stellwerk.run_request to stellwerk_dba;
+  end if;
+  if to_regrole('stellwerk_web') is not null then
+    grant select on all tables in schema stellwerk to stellwerk_web;
+    grant insert on stellwerk.run_request to stellwerk_web;
+  end if;
+  if to_regrole('stellwerk_worker') is not null then
+    grant select on stellwerk.worker, stellwerk.worker_status to stellwerk_worker;
+  end if;
+end
+$security$;

@@ -1,0 +1,162 @@
+"""The verbs of the schema: one method per SQL function, and no logic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from stellwerk.errors import UnknownThing, from_database
+from stellwerk.json_text import JsonText, dumps
+
+Row = dict[str, Any]
+
+
+class Engine:
+    """Calls the functions of schema `stellwerk` over one connection; database errors come out as `StellwerkError`."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+
+    # -- runs -------------------------------------------------------------------------------------------------------
+
+    def start_run(
+        self,
+        workflow: str,
+        payload: Any = None,
+        *,
+        idempotency_key: str | None = None,
+        run_at: Any = None,
+        priority: int = 0,
+    ) -> int:
+        """Order a run; with a key that was used before, the number of that earlier run."""
+        return int(
+            self.value(
+                "select stellwerk.start_run(%s::text, %s::jsonb, %s::text, coalesce(%s::timestamptz, now()), %s::int)",
+                [workflow, _json({} if payload is None else payload), idempotency_key, run_at, priority],
+            )
+        )
+
+    def cancel_run(self, run_id: int, reason: str | None = None) -> None:
+        """End a run and everything that it was waiting for."""
+        self.value("select stellwerk.cancel_run(%s::bigint, %s::text)", [run_id, reason])
+
+    def why(self, run_id: int) -> str:
+        """One sentence: what a run is waiting for, or how it ended."""
+        return str(self.value("select stellwerk.why(%s::bigint)", [run_id]))
+
+    # -- workflows --------------------------------------------------------------------------------------------------
+
+    def save_workflow(self, document: Any, plan: Any, problems: Any) -> tuple[str, int]:
+        """Store a compiled document as the workflow's draft; returns slug and version."""
+        row = self.row(
+            "select slug, version from stellwerk.save_workflow(%s::jsonb, %s::jsonb, %s::jsonb)",
+            [_json(document), _json(plan), _json(problems)],
+        )
+        return str(row["slug"]), int(row["version"])
+
+    def publish_workflow(self, slug: str, version: int | None = None) -> int:
+        """Make a version the one that new runs use; null publishes the draft."""
+        return int(self.value("select stellwerk.publish_workflow(%s::text, %s::int)", [slug, version]))
+
+    def rollback_workflow(self, slug: str, version: int) -> int:
+        """Make an earlier published version the one that new runs use."""
+        return int(self.value("select stellwerk.rollback_workflow(%s::text, %s::int)", [slug, version]))
+
+    # -- row events -------------------------------------------------------------------------------------------------
+
+    def watch_table(
+        self,
+        target: str,
+        workflow: str,
+        *,
+        operations: Sequence[str] = ("insert",),
+        condition: str | None = None,
+        columns: Sequence[str] | None = None,
+        bulk: bool = False,
+    ) -> int:
+        """Have changes of a table start a workflow; returns the watch's number."""
+        return int(
+            self.value(
+                "select stellwerk.watch_table(%s::regclass, %s::text, %s::text[], %s::text, %s::text[], %s::boolean)",
+                [
+                    self._table(target),
+                    workflow,
+                    list(operations),
+                    condition,
+                    None if columns is None else list(columns),
+                    bulk,
+                ],
+            )
+        )
+
+    def unwatch_table(self, target: str, workflow: str) -> None:
+        """Take the triggers of `watch_table` away."""
+        self.value("select stellwerk.unwatch_table(%s::regclass, %s::text)", [self._table(target), workflow])
+
+    def register_table(self, target: str, slug: str | None = None, tenant_column: str | None = None) -> None:
+        """Let workflows read and write a table of the application."""
+        self.value(
+            "select stellwerk.register_table(%s::regclass, %s::text, %s::text)",
+            [self._table(target), slug, tenant_column],
+        )
+
+    def register_function(self, name: str, target: str) -> None:
+        """Let workflows call a function `(input jsonb, context jsonb) → jsonb` of the application."""
+        self.value("select stellwerk.register_function(%s::text, %s::regprocedure)", [name, target])
+
+    # -- moving -----------------------------------------------------------------------------------------------------
+
+    def pump(self, batch: int = 500) -> Row:
+        """Turn pending events into runs and advance what is ready."""
+        result: Row = self.value("select stellwerk.pump(%s::int)", [batch])
+        return result
+
+    def tick(self) -> Row:
+        """Due timers and housekeeping."""
+        result: Row = self.value("select stellwerk.tick()")
+        return result
+
+    def advance(self, run_id: int) -> None:
+        """Drive one run in this connection's transaction."""
+        self.value("select stellwerk.advance(%s::bigint)", [run_id])
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def rows(self, query: str, parameters: Sequence[object] | None = None) -> list[Row]:
+        """The rows of a query as dictionaries."""
+        try:
+            with self.connection.cursor(row_factory=dict_row) as cursor:
+                return cursor.execute(query.encode(), parameters).fetchall()
+        except psycopg.Error as error:
+            raise from_database(error) from error
+
+    def row(self, query: str, parameters: Sequence[object] | None = None) -> Row:
+        """The only row of a query."""
+        rows = self.rows(query, parameters)
+        if not rows:
+            raise UnknownThing("there is no such row")
+        return rows[0]
+
+    def value(self, query: str, parameters: Sequence[object] | None = None) -> Any:
+        """The only value of a query."""
+        return next(iter(self.row(query, parameters).values()))
+
+    def _table(self, name: str) -> int:
+        """The table's oid: a name is looked up as PostgreSQL does it, and is never part of a statement."""
+        try:
+            oid = self.value("select to_regclass(%s::text)::oid", [name])
+        except Exception as error:
+            raise UnknownThing(f"{name!r} is no name of a table", hint="Write it as schema.table.") from error
+        if oid is None:
+            raise UnknownThing(
+                f"there is no table {name!r}, or not in the search path", hint="Write it as schema.table."
+            )
+        return int(oid)
+
+
+def _json(value: Any) -> Any:
+    return str(value) if isinstance(value, JsonText) else Jsonb(value, dumps=dumps)

@@ -1,0 +1,171 @@
+"""Pending events into runs, runs forward, timers fired: calls `stellwerk.pump` and `stellwerk.tick` at the right time.
+
+Every worker pumps; one of them, the duty worker, also sleeps at the doorbell and ticks for all. When it dies the
+next one takes the duty within seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from stellwerk.worker.bell import Bell
+from stellwerk.worker.connections import Connections, is_lost
+from stellwerk.worker.listener import Listener
+
+log = logging.getLogger(__name__)
+
+CHANNEL = "stellwerk"
+BATCH = 500
+POLL_SECONDS = 5.0
+TICK_SECONDS = 5.0
+SHORTEST_SECONDS = 0.05
+PRUNE_SECONDS = 60.0
+STATEMENT_SECONDS = 40.0  # more than the session's statement_timeout, so the server speaks first
+LONGEST_BACKOFF_SECONDS = 10.0
+
+
+class Pump:
+    """The loop of one worker."""
+
+    def __init__(
+        self, connections: Connections, listener: Listener, bell_conninfo: str, wake: Callable[[], None]
+    ) -> None:
+        self._connections = connections
+        self._wake_jobs = wake
+        self._look = asyncio.Event()
+        self._rung = False
+        self._stopping = False
+        self._failures = 0
+        self._tick_at = 0.0
+        self._prune_at = 0.0
+        self._awakening: asyncio.Task[None] | None = None
+        self.idle = False
+        """True when the last look found nothing to do."""
+        self.next_due: float | None = None
+        """Seconds to the next timer, as the last call said."""
+        self.bell = Bell(bell_conninfo, self._look.set)
+        listener.add(CHANNEL, self._heard)
+        listener.on_ready.append(self.look)
+        listener.on_lost.append(self.bell.hang_up)
+
+    def stop(self) -> None:
+        """End the loop after the call that is running."""
+        self._stopping = True
+        self._look.set()
+
+    def look(self) -> None:
+        """Look for work now."""
+        self._look.set()
+
+    async def run(self) -> None:
+        """Pump and tick until stopped."""
+        try:
+            while not self._stopping:
+                self._look.clear()
+                self._rung = False
+                try:
+                    await self._work()
+                    self._failures = 0
+                except (psycopg.Error, OSError, TimeoutError) as error:
+                    await self._back_off(error)
+                    continue
+                await self._sleep()
+        finally:
+            await self.bell.close()
+
+    async def _work(self) -> None:
+        """Tick if it is time, then pump until there is nothing left."""
+        loop = asyncio.get_running_loop()
+        busy = False
+        if self.bell.on_duty and loop.time() >= self._tick_at:
+            answer = await self._call("select stellwerk.tick()")
+            self._tick_at = loop.time() + TICK_SECONDS
+            self._due_in(answer.get("next_due_seconds"))
+            self._wake_for(answer)
+        while not self._stopping:
+            answer = await self._call("select stellwerk.pump($1)", BATCH)
+            self._wake_for(answer)
+            if not answer.get("more"):
+                break
+            self.idle = False
+            if not busy and self.bell.asking:
+                # Much to do: while we are awake nobody has to ring, which would slow every commit down.
+                await self.bell.awaken(withdraw=True)
+            busy = True
+            await asyncio.sleep(0)
+        self.idle = not any(answer.get(count) for count in ("events", "runs_started", "runs_advanced", "more"))
+        self._due_in(answer.get("next_due_seconds"))
+        if self.bell.on_duty and loop.time() >= self._prune_at:
+            self._prune_at = loop.time() + PRUNE_SECONDS
+            await self._connections.tuples("select stellwerk.prune_queue_log()", seconds=STATEMENT_SECONDS)
+
+    def _wake_for(self, answer: dict[str, Any]) -> None:
+        """The queue manager need not wait for a notification of what was enqueued through this process."""
+        if answer.get("jobs", any(count for count in answer.values() if isinstance(count, int))):
+            self._wake_jobs()
+
+    def _due_in(self, seconds: Any) -> None:
+        """Tick when the next timer is due; one that is still due after a tick is not asked for in a hurry."""
+        self.next_due = float(seconds) if seconds is not None else None
+        if self.next_due is None:
+            return
+        at = asyncio.get_running_loop().time() + max(self.next_due, SHORTEST_SECONDS if self.next_due > 0 else 1.0)
+        self._tick_at = min(self._tick_at, at)
+
+    async def _sleep(self) -> None:
+        if self._stopping or not await self._has_duty():
+            await self._wait(POLL_SECONDS * random.uniform(0.8, 1.2))
+            return
+        self.bell.fall_asleep()
+        loop = asyncio.get_running_loop()
+        timed_out = await self._wait(min(POLL_SECONDS, max(self._tick_at - loop.time(), 0.0)))
+        if self._rung or timed_out:
+            self._awakening = asyncio.create_task(self.bell.awaken())  # beside the next look, not before it
+        # Otherwise the bell has just been granted, or the listener is back: look once more and keep it.
+
+    async def _has_duty(self) -> bool:
+        had = self.bell.on_duty
+        has = await self.bell.take_duty()
+        if has and not had:
+            log.info("this worker has the duty now")
+            self._tick_at = 0.0
+            self._look.set()
+        return has
+
+    async def _wait(self, seconds: float) -> bool:
+        """Wait until there is reason to look; True when there was none but the time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._look.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    def _heard(self, payload: str) -> None:
+        if self.bell.on_duty:
+            self._rung = True
+            self._look.set()
+
+    async def _call(self, statement: str, *arguments: object) -> dict[str, Any]:
+        rows = await self._connections.tuples(statement, arguments, seconds=STATEMENT_SECONDS)
+        answer = rows[0][0]
+        return answer if isinstance(answer, dict) else {}
+
+    async def _back_off(self, error: BaseException) -> None:
+        self._failures += 1
+        seconds = 0.5 if is_lost(error) else min(LONGEST_BACKOFF_SECONDS, 0.25 * 2**self._failures)
+        log.log(
+            logging.WARNING if is_lost(error) else logging.ERROR,
+            "pumping failed, again in %.1f s: %s",
+            seconds,
+            (str(error) or type(error).__name__).splitlines()[0],
+        )
+        await self._wait(seconds)
+        if self._look.is_set() and not self._stopping:
+            await asyncio.sleep(min(seconds, 0.5))  # rings must not turn failures into a tight loop

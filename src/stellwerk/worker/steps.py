@@ -1,0 +1,294 @@
+"""Steps in this worker's hands: begun many at once, carried out side by side, handed on as completions.
+
+A job only says which steps might be ready. `stellwerk.begin_steps` says which of them are ours to run, with their
+settings computed; those it does not name need nothing from us, and their job simply ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from stellwerk.executors import Executor
+from stellwerk.worker.attempts import Attempt, run_attempt
+from stellwerk.worker.completions import Completion, Completions, failure
+from stellwerk.worker.connections import RECONNECT_SECONDS, Connections, is_lost
+from stellwerk.worker.effects import Gate
+from stellwerk.worker.faults import crash_at
+from stellwerk.worker.jobs import GivenBack, Room, StepKeys
+
+log = logging.getLogger(__name__)
+
+BEGIN = """
+select run_id, step_id, attempt, node_id, type, visit, config, timeout_seconds, idempotency_key, failures, workflow
+  from stellwerk.begin_steps($1, $2, $3, $4)
+"""
+EXTEND_EVERY_SECONDS = 5.0
+LONG_SECONDS = 4.0
+STATEMENT_SECONDS = 45.0
+
+Key = tuple[int, int, int]
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A job's steps that are still in our hands."""
+
+    left: int
+    done: asyncio.Future[None]
+
+    def end(self, steps: int = 1) -> None:
+        """So many of them are settled."""
+        self.left -= steps
+        if self.left <= 0 and not self.done.done():
+            self.done.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A step that is being carried out, or whose result is on its way."""
+
+    attempt: Attempt
+    ticket: Ticket
+    since: float
+    task: asyncio.Task[None] | None = None
+    lost: bool = False
+
+
+@dataclass(eq=False)
+class Steps:
+    """Everything between a job and its completions."""
+
+    connections: Connections
+    executors: Mapping[str, Executor[Any, Any]]
+    gate: Gate
+    worker_id: Callable[[], int]
+    concurrency: int
+    wake: Callable[[], None]
+    made_room: Callable[[], None] = lambda: None
+
+    stopping: bool = False
+    room: Room = field(init=False)
+    completions: Completions = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.room = Room(3 * self.concurrency)
+        self.completions = Completions(self.connections, lambda: self._executing, self.wake)
+        self._pending: deque[tuple[int, int, int, Ticket]] = deque()
+        self._running: dict[Key, Running] = {}
+        self._executing = 0
+        self._beginning = 0
+        self._work = asyncio.Event()
+        self._began: set[asyncio.Task[None]] = set()
+
+    async def handle(self, node_type: str, tenant_id: int, keys: StepKeys) -> None:
+        """Settle the steps of one job; returns when all are recorded, raises `GivenBack` when the worker stops."""
+        if self.stopping:
+            raise GivenBack
+        ticket = Ticket(len(keys), asyncio.get_running_loop().create_future())
+        self.room.took(len(keys))
+        try:
+            self._pending.extend((tenant_id, run_id, step_id, ticket) for run_id, step_id in keys)
+            self._work.set()
+            await ticket.done
+        finally:
+            self.room.ended(len(keys))
+            self.made_room()
+
+    @property
+    def in_hand(self) -> int:
+        """Steps that were begun and are not recorded."""
+        return len(self._running)
+
+    async def run(self) -> None:
+        """Begin steps as there is room for them, until cancelled."""
+        while True:
+            await self._work.wait()
+            await asyncio.sleep(0)  # jobs that were fetched together are begun together
+            free = self.concurrency - self._executing - self._beginning
+            if not self._pending or free <= 0 or self.in_hand + self._beginning >= 3 * self.concurrency:
+                self._work.clear()
+                continue
+            batches: defaultdict[int, list[tuple[int, int, Ticket]]] = defaultdict(list)
+            for _ in range(min(free, len(self._pending))):
+                tenant_id, run_id, step_id, ticket = self._pending.popleft()
+                if (tenant_id, run_id, step_id) in self._running:
+                    ticket.end()  # the job came a second time while we are at its step
+                    continue
+                batches[tenant_id].append((run_id, step_id, ticket))
+            for tenant_id, batch in batches.items():
+                self._beginning += len(batch)
+                task = asyncio.create_task(self._begin(tenant_id, batch))
+                self._began.add(task)
+                task.add_done_callback(self._began.discard)
+
+    async def _begin(self, tenant_id: int, batch: list[tuple[int, int, Ticket]]) -> None:
+        try:
+            worker_id = self.worker_id()
+            rows = await self._call_begin(
+                worker_id, tenant_id, [run for run, _, _ in batch], [step for _, step, _ in batch]
+            )
+            crash_at("after_claim")
+        except psycopg.Error as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._beginning += len(batch)
+                await self._begin(tenant_id, batch[:middle])
+                await self._begin(tenant_id, batch[middle:])
+                return
+            # tick and reconcile find the step again, and the claim limit ends it if this goes on.
+            log.error("run %s step %s cannot be begun: %s", batch[0][0], batch[0][1], str(error).splitlines()[0])
+            rows = []
+        finally:
+            self._beginning -= len(batch)
+        tickets = {(run_id, step_id): ticket for run_id, step_id, ticket in batch}
+        now = asyncio.get_running_loop().time()
+        for row in rows:
+            ticket = tickets.pop((row[0], row[1]))
+            attempt = Attempt(worker_id, tenant_id, *row)
+            running = Running(attempt, ticket, now)
+            self._running[(tenant_id, attempt.run_id, attempt.step_id)] = running
+            self._executing += 1
+            running.task = asyncio.create_task(self._carry_out(running))
+        for ticket in tickets.values():
+            ticket.end()
+        self._work.set()
+
+    async def _call_begin(
+        self, worker_id: int, tenant_id: int, run_ids: list[int], step_ids: list[int]
+    ) -> list[tuple[Any, ...]]:
+        tries = 0
+        while True:
+            try:
+                return await self.connections.tuples(
+                    BEGIN, (worker_id, tenant_id, run_ids, step_ids), seconds=STATEMENT_SECONDS
+                )
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                tries += 1
+                state = error.sqlstate if isinstance(error, psycopg.Error) else None
+                if not is_lost(error) and (state not in ("40001", "40P01", "55P03") or tries > 10):
+                    raise
+                await asyncio.sleep(RECONNECT_SECONDS if is_lost(error) else 0.02 * tries)
+
+    async def _carry_out(self, running: Running) -> None:
+        attempt = running.attempt
+        try:
+            body = await run_attempt(attempt, self.executors.get(attempt.node_type), self.gate)
+        except asyncio.CancelledError:
+            self._executing -= 1
+            self._work.set()
+            if running.lost:
+                log.warning("run %s step %s was taken away from this worker", attempt.run_id, attempt.step_id)
+                self._settled(running)
+                return
+            raise
+        except BaseException as error:  # our own fault; the step must end all the same
+            log.exception("run %s step %s: the worker itself failed", attempt.run_id, attempt.step_id)
+            body = failure(type(error).__name__, "the worker failed while it carried out the step", retryable=True)
+        self._executing -= 1
+        self._work.set()
+        self.completions.add(
+            Completion(
+                attempt.worker_id,
+                attempt.tenant_id,
+                attempt.run_id,
+                attempt.step_id,
+                attempt.attempt,
+                body,
+                lambda: self._settled(running),
+            )
+        )
+
+    def _settled(self, running: Running) -> None:
+        attempt = running.attempt
+        key = (attempt.tenant_id, attempt.run_id, attempt.step_id)
+        if self._running.get(key) is running:
+            del self._running[key]
+        running.ticket.end()
+        if self._pending:
+            self._work.set()
+
+    # -- leases -------------------------------------------------------------------------------------------------------
+
+    async def keep_leases(self) -> None:
+        """Extend the leases of steps that take long, until cancelled; a step that is no longer ours is stopped."""
+        while True:
+            await asyncio.sleep(EXTEND_EVERY_SECONDS)
+            before = asyncio.get_running_loop().time() - LONG_SECONDS
+            long: defaultdict[tuple[int, int], list[Running]] = defaultdict(list)
+            for running in self._running.values():
+                if running.since < before:
+                    long[running.attempt.worker_id, running.attempt.tenant_id].append(running)
+            for (worker_id, tenant_id), group in long.items():
+                await self._extend(worker_id, tenant_id, group)
+
+    async def _extend(self, worker_id: int, tenant_id: int, group: list[Running]) -> None:
+        try:
+            rows = await self.connections.tuples(
+                "select unnest(stellwerk.extend_leases($1, $2, $3, $4, $5))",
+                (worker_id, tenant_id, *_arrays(group)),
+            )
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            log.warning("the leases of %d steps could not be extended: %s", len(group), str(error).splitlines()[:1])
+            return
+        ours = {row[0] for row in rows}
+        for running in group:
+            still_there = self._running.get((tenant_id, running.attempt.run_id, running.attempt.step_id)) is running
+            if running.attempt.step_id not in ours and still_there and running.task and not running.task.done():
+                running.lost = True
+                running.task.cancel()
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin nothing more; jobs whose steps are not all begun go back to the queue when the others have ended."""
+        self.stopping = True
+        while self._pending:
+            *_, ticket = self._pending.popleft()
+            if not ticket.done.done():
+                ticket.done.set_exception(GivenBack())
+
+    async def finish(self, seconds: float) -> None:
+        """After `stop`: let running steps end, for so long; give back the others. Results are recorded in any case."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (self._executing or self._beginning) and loop.time() < until:  # noqa: ASYNC110 (once, at the end)
+            await asyncio.sleep(0.02)
+        given_back: defaultdict[tuple[int, int], list[Running]] = defaultdict(list)
+        for running in list(self._running.values()):
+            if running.task is not None and not running.task.done():
+                running.task.cancel()
+                given_back[running.attempt.worker_id, running.attempt.tenant_id].append(running)
+        for (worker_id, tenant_id), group in given_back.items():
+            await self._release(worker_id, tenant_id, group)
+        try:
+            async with asyncio.timeout(max(5.0, until - loop.time())):
+                await self.completions.drained()
+        except TimeoutError:
+            log.error("%d results could not be recorded; their steps will be taken up again", len(self._running))
+
+    async def _release(self, worker_id: int, tenant_id: int, group: list[Running]) -> None:
+        log.warning("%d steps did not end in time and are given back to the queue", len(group))
+        try:
+            await self.connections.tuples(
+                "select stellwerk.release_steps($1, $2, $3, $4, $5)",
+                (worker_id, tenant_id, *_arrays(group)),
+            )
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            log.warning("they could not be given back, so others take them up later: %s", str(error).splitlines()[:1])
+        for running in group:
+            self._settled(running)
+
+
+def _arrays(group: list[Running]) -> tuple[list[int], list[int], list[int]]:
+    return (
+        [running.attempt.run_id for running in group],
+        [running.attempt.step_id for running in group],
+        [running.attempt.attempt for running in group],
+    )

@@ -1,0 +1,135 @@
+"""Throw-away servers for the tests: PostgreSQL 18 from the wheel, and 15 where its binaries are found."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import psycopg
+import testing.postgresql
+from psycopg import sql
+
+from stellwerk.database import embedded
+from stellwerk.database.schema import migrate
+
+SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    "max_connections": "150",
+    "max_locks_per_transaction": "256",
+    "autovacuum_naptime": "60s",
+    "timezone": "UTC",
+}
+
+
+def found() -> dict[int, Path]:
+    """The folders of binaries by major version, newest first."""
+    oldest = Path(os.environ.get("PG15_BIN", "/usr/lib/postgresql/15/bin"))
+    versions = {version_of(oldest): oldest} if (oldest / "initdb").exists() else {}
+    versions[18] = _from_the_wheel()
+    return dict(sorted(versions.items(), reverse=True))
+
+
+def version_of(folder: Path) -> int:
+    said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    return int(re.findall(r"\d+", said)[0])
+
+
+def _from_the_wheel() -> Path:
+    """As the embedded server finds them, copied where the account that runs PostgreSQL cannot read them."""
+    shared = Path(tempfile.gettempdir()) / f"stellwerk-test-binaries-{os.geteuid()}"
+    shared.mkdir(mode=0o755, exist_ok=True)
+    given = os.environ.pop("STELLWERK_PG_BIN", None)
+    try:
+        return embedded.binaries(shared, embedded.account())
+    finally:
+        if given:
+            os.environ["STELLWERK_PG_BIN"] = given
+
+
+class _Process(testing.postgresql.Postgresql):
+    """The package's server; as root it runs under an unprivileged account, for PostgreSQL refuses root."""
+
+    def initialize(self) -> None:
+        super().initialize()
+        owner = embedded.account()
+        self.prefix: list[str] = []
+        if owner:
+            self.prefix = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups", "--"]
+            os.chown(self.base_dir, owner.pw_uid, owner.pw_gid)
+
+    def initialize_database(self) -> None:
+        owner = embedded.account()
+        if owner:
+            for folder in self.subdirectories:
+                os.chown(Path(self.base_dir) / folder, owner.pw_uid, owner.pw_gid)
+        data = self.get_data_directory()
+        command = [*self.prefix, self.initdb, "-D", data, "--lc-messages=C", *self.settings["initdb_args"].split()]
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+
+    def get_server_commandline(self) -> list[str]:
+        return [*self.prefix, *super().get_server_commandline()]
+
+
+class Server:
+    """A running server with a migrated template database."""
+
+    template = "stellwerk_template"
+
+    def __init__(self, version: int, folder: Path) -> None:
+        self.version = version
+        self.binaries = folder
+        self._numbers = itertools.count(1)
+        self._migrated = False
+        preload = [name for name in ("pg_cron",) if self._has_library(name)]
+        settings = SETTINGS | ({"shared_preload_libraries": ",".join(preload)} if preload else {})
+        self._process = _Process(
+            initdb=str(folder / "initdb"),
+            postgres=str(folder / "postgres"),
+            initdb_args="-U postgres -A trust -E UTF8 --no-sync --locale=C",
+            postgres_args="-h 127.0.0.1 " + " ".join(f"-c {name}={value}" for name, value in settings.items()),
+            boot_timeout=60.0,
+        )
+
+    def _has_library(self, name: str) -> bool:
+        return (self.binaries.parent / "lib" / f"{name}.so").exists()
+
+    @property
+    def pid(self) -> int:
+        """The number of the server's main process."""
+        return int((Path(self._process.get_data_directory()) / "postmaster.pid").read_text().split()[0])
+
+    def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self._process.settings['port']}/{database}"
+
+    def execute(self, statement: str | sql.Composed) -> None:
+        """A statement of the superuser, outside a transaction."""
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+            connection.execute(statement)
+
+    def database(self, *, migrated: bool = True, owner: str = "postgres") -> str:
+        """A new database's connection string; it goes with the server."""
+        name = f"test_{next(self._numbers)}"
+        make = sql.SQL("create database {} owner {}").format(sql.Identifier(name), sql.Identifier(owner))
+        if migrated:
+            self.migrate_template()
+            make += sql.SQL(" template {}").format(sql.Identifier(self.template))
+        self.execute(make)
+        return self.dsn(name)
+
+    def migrate_template(self) -> None:
+        if not self._migrated:
+            self.execute(f"create database {self.template}")
+            migrate(self.dsn(self.template))
+            self._migrated = True
+
+    def stop(self) -> None:
+        self._process.stop()
