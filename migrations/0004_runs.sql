@@ -32,7 +32,6 @@ create table stellwerk.run (
   ended_at          timestamptz,
   created_by        text        not null,
 
-  primary key (tenant_id, run_id),
   constraint run_state_known check (state in ('pending', 'running', 'waiting', 'paused', 'completed', 'failed', 'cancelled')),
   constraint run_ended_has_time check ((ended_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 ) partition by range (run_id);
@@ -44,7 +43,9 @@ create table stellwerk.run_default partition of stellwerk.run default
 create index run_pending on stellwerk.run (tenant_id, priority desc, run_id) where state = 'pending' and not held;
 -- What people look at: the newest runs of a workflow.
 create index run_of_workflow on stellwerk.run (tenant_id, workflow_id, run_id);
-create index run_live on stellwerk.run (tenant_id, run_id) where state in ('pending', 'running', 'waiting', 'paused');
+-- Last, on purpose: of indexes that seem equally good, as all do while a table is empty, the planner takes the newest,
+-- and a plan made then may be kept for long.
+alter table stellwerk.run add primary key (tenant_id, run_id);
 
 comment on table stellwerk.run is 'One execution of one version of a workflow.';
 comment on table stellwerk.run_default is 'All runs until partitions by range are made.';
@@ -126,7 +127,6 @@ create table stellwerk.step (
   started_at   timestamptz,
   ended_at     timestamptz,
 
-  primary key (tenant_id, run_id, step_id),
   constraint step_visit_once unique (tenant_id, run_id, node_id, scope_id, visit),
   constraint step_state_known check (state in ('queued', 'running', 'waiting', 'joining', 'completed', 'failed', 'skipped', 'cancelled')),
   constraint step_runs_somewhere check (runs_in in ('sql', 'worker', 'wait')),
@@ -145,6 +145,8 @@ create index step_live on stellwerk.step (tenant_id, run_id, scope_id, node_id) 
 create index step_leased on stellwerk.step (tenant_id, lease_until) where state = 'running';
 -- Worker steps whose queue row could have been lost.
 create index step_enqueued on stellwerk.step (tenant_id, queued_at) where state = 'queued' and runs_in = 'worker';
+-- Last, as for run.
+alter table stellwerk.step add primary key (tenant_id, run_id, step_id);
 
 comment on table stellwerk.step is 'A token standing on a node of a run: one visit of one node, with its result.';
 comment on table stellwerk.step_default is 'All steps until partitions by range are made.';

@@ -308,6 +308,8 @@ begin
              else 'There are lower, upper, coalesce and length.' end);
     end if;
     return stellwerk.read_function(p_scope, p_place, p_depth + 1);
+  elsif v_kind = 'word' and v_text in ('select', 'with', 'values', 'table', 'case', 'array', 'row', 'any', 'all', 'exists', 'cast') then
+    perform stellwerk.refuse_condition(p_scope, p_place, 'is not allowed in a condition', 'What needs more than comparisons belongs into the workflow, with logic.if.');
   elsif v_kind in ('word', 'name') then
     return stellwerk.read_column(p_scope, p_place);
   end if;

@@ -1,12 +1,12 @@
 -- Whether a watch still is what it was made to be. Somebody's DDL may rename or drop a column, drop or disable a trigger,
 -- or drop the table; none of this may fail because of us, so it is found out afterwards, by comparing with the catalog.
 
--- Of what a trigger does, everything but names. The text of its condition differs between major versions of PostgreSQL, so
+-- Of what a trigger does, everything but names and where in its text something stood. The rest of its condition differs between major versions of PostgreSQL, so
 -- it is compared only on the version it was taken on.
 create or replace function stellwerk.trigger_fingerprint(p_trigger pg_trigger)
 returns text language sql stable set search_path = ''
 return md5(concat_ws(' ', p_trigger.tgtype, p_trigger.tgfoid::regproc, p_trigger.tgattr, encode(p_trigger.tgargs, 'hex'),
-                     p_trigger.tgoldtable, p_trigger.tgnewtable, p_trigger.tgqual));
+                     p_trigger.tgoldtable, p_trigger.tgnewtable, regexp_replace(p_trigger.tgqual::text, ':location -?[0-9]+', '', 'g')));
 comment on function stellwerk.trigger_fingerprint(pg_trigger) is 'A short text that changes when a trigger is replaced by another.';
 
 -- Reads the catalog only: no lock on the watched table, which somebody may be rebuilding at this moment.

@@ -32,8 +32,9 @@ begin
                    run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt, failures, arrived, queued_at,
                    type, runs_in, alone, state, port, input, output, error, due_at, edges, ordinality)
            cross join lateral jsonb_array_elements_text(m.edges -> m.port) with ordinality e (node_id, ordinality)
-            join stellwerk.plan_node n
-              on n.tenant_id = p_tenant_id and n.workflow_id = m.workflow_id and n.version = m.version and n.node_id = e.node_id
+           cross join lateral (
+             select o.node_id, o.type, o.runs_in, o.alone, o.joins, o.cyclic from stellwerk.plan_node o
+              where o.tenant_id = p_tenant_id and o.workflow_id = m.workflow_id and o.version = m.version and o.node_id = e.node_id offset 0) n
            where m.port is not null) a;
   return coalesce(v_tokens, '{}');
 end
@@ -78,9 +79,9 @@ begin
                              where s.tenant_id = p_tenant_id and s.run_id = j.run_id and s.scope_id = j.scope_id
                                and s.state in ('queued', 'running', 'waiting', 'joining') and u.nodes ? s.node_id) as expected
             from unnest(p_joining) j
-            join stellwerk.plan_node n
-              on n.tenant_id = p_tenant_id and n.workflow_id = j.workflow_id and n.version = j.version and n.node_id = j.node_id
-           cross join lateral (select n.upstream -> j.trigger_node as nodes) u
+           cross join lateral (
+             select o.upstream -> j.trigger_node as nodes from stellwerk.plan_node o
+              where o.tenant_id = p_tenant_id and o.workflow_id = j.workflow_id and o.version = j.version and o.node_id = j.node_id offset 0) u
             left join (select t.run_id, t.scope_id, array_agg(t.node_id) as nodes from unnest(p_live) t group by t.run_id, t.scope_id) l
               on l.run_id = j.run_id and l.scope_id = j.scope_id) x;
 end

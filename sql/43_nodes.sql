@@ -3,7 +3,7 @@
 
 -- One statement for all tokens of a wave: asking for each token by itself costs ten times as much.
 create or replace function stellwerk.contexts(p_tenant_id bigint, p_tokens stellwerk.token[])
-returns table (step_id bigint, context jsonb) language plpgsql set search_path = '' set enable_seqscan = off as $$
+returns table (step_id bigint, context jsonb) language plpgsql set search_path = '' as $$
 begin
   return query
     select t.step_id, jsonb_build_object(
@@ -27,10 +27,13 @@ begin
                           jsonb_build_object('id', r.run_id::text, 'workflow', stellwerk.slug_of(p_tenant_id, r.workflow_id)) end,
              'now', case when n.reads -> 'now' = 'true' then to_jsonb(clock_timestamp()) end)
       from unnest(p_tokens) t
-      join stellwerk.plan_node n
-        on n.tenant_id = p_tenant_id and n.workflow_id = t.workflow_id and n.version = t.version and n.node_id = t.node_id
-      join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = t.run_id
-     where n.reads <> '{}';
+     cross join lateral (
+       select x.reads, x.read_steps from stellwerk.plan_node x
+        where x.tenant_id = p_tenant_id and x.workflow_id = t.workflow_id and x.version = t.version and x.node_id = t.node_id
+          and x.reads <> '{}' offset 0) n
+     cross join lateral (
+       select x.run_id, x.workflow_id, x.payload, x.old, x.source from stellwerk.run x
+        where x.tenant_id = p_tenant_id and x.run_id = t.run_id offset 0) r;
 end
 $$;
 comment on function stellwerk.contexts(bigint, stellwerk.token[]) is 'What the expressions of each token''s node see: { trigger, steps, vars, run, now }, the parts that the node reads filled in. Tokens whose node reads nothing are left out.';

@@ -5,8 +5,8 @@
 create or replace function stellwerk.advance_runs(
   p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[] default '{}', p_execute boolean default true)
 returns integer language plpgsql
--- Plans are cached while the tables are still empty: without this they would scan whole tables for ever.
-set search_path = '' set enable_seqscan = off set jit = off as $$
+-- Planning anew would cost more than running, and plans are made while the tables are empty: they must not scan them for ever.
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   c_max_waves constant integer := 200;  -- then the tokens rest and the next call goes on, so that no call runs for ever
   v_wave       stellwerk.token[] := '{}';  -- run now
@@ -18,6 +18,7 @@ declare
   v_ended_runs bigint[] := '{}';           -- tokens that ended in the outermost scope, in order of time …
   v_outputs    jsonb[] := '{}';            -- … and what they came to
   v_over       bigint[] := '{}';           -- runs that failed or were stopped on the way
+  v_facts      record;
   v_steps      integer := 0;
   v_waves      integer := 0;
 begin
@@ -27,22 +28,35 @@ begin
   end if;
   loop
     if p_execute and cardinality(v_wave) > 0 then
-      select w.now, w.later into v_wave, v_later from stellwerk.one_writer_per_run(v_wave) w;
+      if cardinality(v_wave) > 1 then
+        select w.now, w.later into v_wave, v_later from stellwerk.one_writer_per_run(v_wave) w;
+      end if;
       v_moves := stellwerk.run_wave(p_tenant_id, v_wave);
       v_steps := v_steps + cardinality(v_moves);
       v_wave := '{}';
     end if;
     v_next := '{}';
     if cardinality(v_moves) > 0 then
-      v_moves := stellwerk.settle_errors(p_tenant_id, v_moves);
+      if exists (select 1 from unnest(v_moves) m where m.error is not null) then
+        v_moves := stellwerk.settle_errors(p_tenant_id, v_moves);
+      end if;
       perform stellwerk.write_moves(p_tenant_id, v_moves);
-      perform stellwerk.write_variables(p_tenant_id, v_moves);
-      v_over := v_over || stellwerk.finish_runs(p_tenant_id, v_moves);
-      select v_ended_runs || coalesce(array_agg(m.run_id), '{}'), v_outputs || coalesce(array_agg(m.output), '{}')
-        into v_ended_runs, v_outputs
-        from unnest(v_moves) m
-       where m.scope_id = 0 and m.state <> 'queued' and not coalesce(m.edges ? m.port, false);
-      v_next := stellwerk.follow_edges(p_tenant_id, v_moves, v_resting);
+      select bool_or(m.type = 'logic.set') as sets, bool_or(m.type = 'logic.stop' or m.state = 'failed') as may_end,
+             bool_or(m.edges ? m.port) as goes_on,
+             array_agg(m.run_id) filter (where m.scope_id = 0 and m.state <> 'queued' and not coalesce(m.edges ? m.port, false)) as ended_runs,
+             array_agg(m.output) filter (where m.scope_id = 0 and m.state <> 'queued' and not coalesce(m.edges ? m.port, false)) as outputs
+        into v_facts from unnest(v_moves) m;
+      v_ended_runs := v_ended_runs || v_facts.ended_runs;
+      v_outputs := v_outputs || v_facts.outputs;
+      if v_facts.sets then
+        perform stellwerk.write_variables(p_tenant_id, v_moves);
+      end if;
+      if v_facts.may_end then
+        v_over := v_over || stellwerk.finish_runs(p_tenant_id, v_moves);
+      end if;
+      if v_facts.goes_on then
+        v_next := stellwerk.follow_edges(p_tenant_id, v_moves, v_resting);
+      end if;
       v_moves := '{}';
     end if;
     if cardinality(v_over) > 0 then
@@ -68,8 +82,12 @@ begin
     v_waves := v_waves + 1;
     exit when cardinality(v_wave) = 0 or v_waves >= c_max_waves or not p_execute;
   end loop;
-  perform stellwerk.rest_tokens(p_tenant_id, v_joining, 'joining');
-  perform stellwerk.rest_queued(p_tenant_id, v_resting || v_wave);
+  if cardinality(v_joining) > 0 then
+    perform stellwerk.rest_tokens(p_tenant_id, v_joining, 'joining');
+  end if;
+  if cardinality(v_resting) > 0 or cardinality(v_wave) > 0 then
+    perform stellwerk.rest_queued(p_tenant_id, v_resting || v_wave);
+  end if;
   perform stellwerk.settle_runs(p_tenant_id, p_run_ids, v_ended_runs, v_outputs);
   return v_steps;
 end
@@ -86,10 +104,12 @@ begin
                        0, 1, 0, 0, null, v_now, n.type, 'sql', false, false)::stellwerk.token order by r.run_id)
     into v_tokens
     from unnest(p_run_ids) x (run_id)
-    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = x.run_id
-    join stellwerk.plan_node n
-      on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = r.trigger_node
-   where r.state = 'pending' and not r.held;
+   cross join lateral (
+     select o.run_id, o.workflow_id, o.version, o.trigger_node from stellwerk.run o
+      where o.tenant_id = p_tenant_id and o.run_id = x.run_id and o.state = 'pending' and not o.held offset 0) r
+   cross join lateral (
+     select o.type from stellwerk.plan_node o
+      where o.tenant_id = p_tenant_id and o.workflow_id = r.workflow_id and o.version = r.version and o.node_id = r.trigger_node offset 0) n;
   if v_tokens is null then
     return '{}';
   end if;
@@ -106,35 +126,50 @@ comment on function stellwerk.first_tokens(bigint, bigint[]) is 'A token on the 
 create or replace function stellwerk.stored_tokens(p_tenant_id bigint, p_run_ids bigint[], p_state text)
 returns stellwerk.token[] language plpgsql stable set search_path = '' as $$
 declare
-  v_tokens stellwerk.token[];
+  v_runs  bigint[];
+  v_steps bigint[];
 begin
   -- Two statements, so that each is served by its partial index.
   if p_state = 'queued' then
-    select array_agg(stellwerk.token_of(s, r, n) order by s.run_id, s.step_id) into v_tokens
+    select array_agg(s.run_id order by s.run_id, s.step_id), array_agg(s.step_id order by s.run_id, s.step_id) into v_runs, v_steps
       from unnest(p_run_ids) x (run_id)
-      join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = x.run_id
-      join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = s.run_id
-      join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = s.node_id
-     where s.state = 'queued' and s.runs_in = 'sql' and s.due_at is null and not s.alone;
+     cross join lateral (
+       select o.run_id, o.step_id from stellwerk.step o
+        where o.tenant_id = p_tenant_id and o.run_id = x.run_id and o.state = 'queued' and o.runs_in = 'sql' and o.due_at is null and not o.alone
+       offset 0) s;
   else
-    select array_agg(stellwerk.token_of(s, r, n) order by s.run_id, s.step_id) into v_tokens
+    select array_agg(s.run_id order by s.run_id, s.step_id), array_agg(s.step_id order by s.run_id, s.step_id) into v_runs, v_steps
       from unnest(p_run_ids) x (run_id)
-      join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.state in ('queued', 'running', 'waiting', 'joining')
-      join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = s.run_id
-      join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = s.node_id
-     where s.state = 'joining';
+     cross join lateral (
+       select o.run_id, o.step_id from stellwerk.step o
+        where o.tenant_id = p_tenant_id and o.run_id = x.run_id and o.state in ('queued', 'running', 'waiting', 'joining') and o.state = 'joining'
+       offset 0) s;
   end if;
-  return coalesce(v_tokens, '{}');
+  return case when v_steps is null then '{}' else stellwerk.tokens_of(p_tenant_id, v_runs, v_steps) end;
 end
 $$;
 comment on function stellwerk.stored_tokens(bigint, bigint[], text) is 'Tokens of runs that are stored as steps: queued (SQL steps that may run now) or joining.';
 
-create or replace function stellwerk.token_of(p_step stellwerk.step, p_run stellwerk.run, p_node stellwerk.plan_node)
-returns stellwerk.token language sql immutable set search_path = '' as $$
-  select row(p_step.run_id, p_step.step_id, true, p_run.workflow_id, p_run.version, p_run.trigger_node, p_step.node_id, p_step.scope_id, p_step.visit,
-             p_step.attempt, p_step.failures, p_step.arrived, p_step.queued_at, p_step.type, p_step.runs_in, p_step.alone, p_node.joins)::stellwerk.token
+create or replace function stellwerk.tokens_of(p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[])
+returns stellwerk.token[] language plpgsql stable set search_path = '' as $$
+declare
+  v_tokens stellwerk.token[];
+begin
+  select array_agg(row(s.run_id, s.step_id, true, r.workflow_id, r.version, r.trigger_node, s.node_id, s.scope_id, s.visit, s.attempt, s.failures,
+                       s.arrived, s.queued_at, s.type, s.runs_in, s.alone, n.joins)::stellwerk.token order by x.ordinality)
+    into v_tokens
+    from unnest(p_run_ids, p_step_ids) with ordinality x (run_id, step_id, ordinality)
+   cross join lateral (
+     select o.* from stellwerk.step o where o.tenant_id = p_tenant_id and o.run_id = x.run_id and o.step_id = x.step_id offset 0) s
+   cross join lateral (
+     select o.workflow_id, o.version, o.trigger_node from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r
+   cross join lateral (
+     select o.joins from stellwerk.plan_node o
+      where o.tenant_id = p_tenant_id and o.workflow_id = r.workflow_id and o.version = r.version and o.node_id = s.node_id offset 0) n;
+  return coalesce(v_tokens, '{}');
+end
 $$;
-comment on function stellwerk.token_of(stellwerk.step, stellwerk.run, stellwerk.plan_node) is 'A stored step as a token.';
+comment on function stellwerk.tokens_of(bigint, bigint[], bigint[]) is 'Stored steps as tokens, in the same order.';
 
 -- Two branches of one run that set vars at the same moment go one after the other, so that vars.n + 1 loses nothing.
 create or replace function stellwerk.one_writer_per_run(p_wave stellwerk.token[], out now stellwerk.token[], out later stellwerk.token[])
@@ -152,7 +187,7 @@ $$;
 comment on function stellwerk.one_writer_per_run(stellwerk.token[]) is 'Splits a wave so that at most one logic.set of a run is in it.';
 
 create or replace function stellwerk.run_wave(p_tenant_id bigint, p_wave stellwerk.token[])
-returns stellwerk.move[] language plpgsql set search_path = '' set enable_seqscan = off as $$
+returns stellwerk.move[] language plpgsql set search_path = '' as $$
 declare
   v_moves stellwerk.move[];
 begin
@@ -162,10 +197,11 @@ begin
            (t.result).port, (t.result).input, (t.result).output, (t.result).error, null, t.edges)::stellwerk.move)
     into v_moves
     -- "offset 0" keeps the node from being run once for each of the fields above.
-    from (select u.*, n.edges, stellwerk.run_node(p_tenant_id, u, n, c.context) as result
+    from (select u.*, n.edges, stellwerk.run_node(p_tenant_id, u, n.node, c.context) as result
             from unnest(p_wave) u
-            join stellwerk.plan_node n
-              on n.tenant_id = p_tenant_id and n.workflow_id = u.workflow_id and n.version = u.version and n.node_id = u.node_id
+           cross join lateral (
+             select o as node, o.edges from stellwerk.plan_node o
+              where o.tenant_id = p_tenant_id and o.workflow_id = u.workflow_id and o.version = u.version and o.node_id = u.node_id offset 0) n
             left join stellwerk.contexts(p_tenant_id, p_wave) c on c.step_id = u.step_id
           offset 0) t;
   return coalesce(v_moves, '{}');
@@ -182,9 +218,6 @@ declare
   v_node  stellwerk.plan_node;
   v_limit integer;
 begin
-  if not exists (select 1 from unnest(p_moves) m where m.error is not null) then
-    return p_moves;
-  end if;
   for i in 1 .. cardinality(v_moves) loop
     v_move := v_moves[i];
     continue when v_move.error is null;
@@ -245,9 +278,9 @@ declare
   v_job_ids bigint[];
 begin
   v_job_ids := stellwerk.enqueue_steps(p_tenant_id, p_run_ids, p_step_ids, p_types, stellwerk.priorities_of(p_tenant_id, p_run_ids), p_due);
-  update stellwerk.step s set job_id = x.job_id, queued_at = s.queued_at
-    from unnest(p_run_ids, p_step_ids, v_job_ids) x (run_id, step_id, job_id)
-   where s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.step_id = x.step_id;
+  for i in 1 .. cardinality(p_step_ids) loop
+    update stellwerk.step s set job_id = v_job_ids[i] where s.tenant_id = p_tenant_id and s.run_id = p_run_ids[i] and s.step_id = p_step_ids[i];
+  end loop;
 end
 $$;
 comment on function stellwerk.enqueue_again(bigint, bigint[], bigint[], text[], timestamptz[]) is 'New queue rows for stored worker steps.';
@@ -256,16 +289,13 @@ create or replace function stellwerk.priorities_of(p_tenant_id bigint, p_run_ids
 returns integer[] language sql stable set search_path = '' as $$
   select array_agg(r.priority order by x.ordinality)
     from unnest(p_run_ids) with ordinality x (run_id, ordinality)
-    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = x.run_id
+   cross join lateral (select o.priority from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r
 $$;
 comment on function stellwerk.priorities_of(bigint, bigint[]) is 'The priority of each run, in the same order.';
 
 create or replace function stellwerk.write_variables(p_tenant_id bigint, p_moves stellwerk.move[])
 returns void language plpgsql set search_path = '' as $$
 begin
-  if not exists (select 1 from unnest(p_moves) m where m.type = 'logic.set' and m.state = 'completed') then
-    return;
-  end if;
   insert into stellwerk.variable (tenant_id, run_id, scope_id, name, value)
   select p_tenant_id, m.run_id, m.scope_id, v.key, v.value
     from unnest(p_moves) m

@@ -27,7 +27,8 @@ $$;
 comment on function stellwerk.add_counts(jsonb, jsonb) is 'Adds the counts of two results of pump_tenant.';
 
 create or replace function stellwerk.pump_tenant(p_tenant_id bigint, p_batch integer)
-returns jsonb language plpgsql set search_path = '' set enable_seqscan = off set jit = off as $$
+returns jsonb language plpgsql
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   v_events  integer := 0;
   v_batches integer := 0;
@@ -60,28 +61,28 @@ $$;
 comment on function stellwerk.pump_tenant(bigint, integer) is 'pump for one tenant.';
 
 create or replace function stellwerk.lock_ready_runs(p_tenant_id bigint, p_limit integer)
-returns bigint[] language plpgsql set search_path = '' set enable_seqscan = off as $$
+returns bigint[] language plpgsql set search_path = '' as $$
 declare
   v_ready   bigint[];
   v_pending bigint[];
 begin
   -- Candidates without locks, then locks (those held by others are passed over), then a second look under the lock.
   select array_agg(c.run_id) into v_ready
-    from (select distinct s.run_id from stellwerk.step s
-           where s.tenant_id = p_tenant_id and s.state = 'queued' and s.runs_in = 'sql' and s.due_at is null and not s.alone
-           limit p_limit) c;
+    from (select distinct s.run_id
+            from (select o.run_id from stellwerk.step o
+                   where o.tenant_id = p_tenant_id and o.state = 'queued' and o.runs_in = 'sql' and o.due_at is null and not o.alone limit p_limit) s) c;
   if v_ready is not null then
-    select array_agg(x.run_id) into v_ready
-      from (select r.run_id from stellwerk.run r
-             where r.tenant_id = p_tenant_id and r.run_id = any (v_ready) and r.state in ('running', 'waiting')
-             order by r.run_id for update skip locked) x;
+    select array_agg(l.run_id) into v_ready
+      from unnest(stellwerk.lock_free_runs(p_tenant_id, v_ready)) l (run_id)
+     cross join lateral (select o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = l.run_id offset 0) r
+     where r.state in ('running', 'waiting');
   end if;
   if p_limit > coalesce(cardinality(v_ready), 0) then
     select array_agg(x.run_id) into v_pending
       from (select r.run_id from stellwerk.run r
              where r.tenant_id = p_tenant_id and r.state = 'pending' and not r.held
              order by r.priority desc, r.run_id
-             limit p_limit - coalesce(cardinality(v_ready), 0) for update skip locked) x;
+             limit p_limit - coalesce(cardinality(v_ready), 0) for no key update skip locked) x;
   end if;
   return coalesce(v_ready, '{}') || coalesce(v_pending, '{}');
 end
@@ -127,7 +128,7 @@ $$;
 comment on function stellwerk.count_death(bigint, bigint, text, text) is 'Counts that advancing a run alone raised; the fifth time the run fails with that error.';
 
 create or replace function stellwerk.lock_alone_run(p_tenant_id bigint)
-returns bigint language plpgsql set search_path = '' set enable_seqscan = off as $$
+returns bigint language plpgsql set search_path = '' as $$
 declare
   v_candidate bigint;
   v_run_id    bigint;
@@ -138,7 +139,7 @@ begin
      order by s.run_id limit 20
   loop
     select r.run_id into v_run_id from stellwerk.run r
-     where r.tenant_id = p_tenant_id and r.run_id = v_candidate and r.state in ('running', 'waiting') for update skip locked;
+     where r.tenant_id = p_tenant_id and r.run_id = v_candidate and r.state in ('running', 'waiting') for no key update skip locked;
     exit when v_run_id is not null;
   end loop;
   return v_run_id;
@@ -147,21 +148,20 @@ $$;
 comment on function stellwerk.lock_alone_run(bigint) is 'Locks one run whose next step touches other people''s tables; null when there is none that nobody holds.';
 
 create or replace function stellwerk.advance_alone(p_tenant_id bigint, p_run_id bigint)
-returns integer language plpgsql set search_path = '' set enable_seqscan = off as $$
+returns integer language plpgsql set search_path = '' as $$
 declare
+  v_step_id bigint;
   v_wave    stellwerk.token[];
   v_message text;
   v_state   text;
 begin
-  select array[stellwerk.token_of(s, r, n)] into v_wave
-    from stellwerk.step s
-    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = s.run_id
-    join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = s.node_id
+  select s.step_id into v_step_id from stellwerk.step s
    where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.state = 'queued' and s.runs_in = 'sql' and s.due_at is null and s.alone
    order by s.step_id limit 1;
-  if v_wave is null then
+  if v_step_id is null then
     return 0;
   end if;
+  v_wave := stellwerk.tokens_of(p_tenant_id, array[p_run_id], array[v_step_id]);
   begin
     return 1 + stellwerk.advance_runs(p_tenant_id, array[p_run_id], stellwerk.run_wave(p_tenant_id, v_wave));
   exception when query_canceled or others then

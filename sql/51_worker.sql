@@ -43,48 +43,49 @@ create or replace function stellwerk.begin_steps(p_worker_id bigint, p_tenant_id
 returns table (run_id bigint, step_id bigint, attempt integer, node_id text, type text, visit integer, config jsonb, timeout_seconds double precision,
                idempotency_key text, failures integer, workflow text)
 language plpgsql security definer  -- workers have no right to write the tables
-set search_path = '' set enable_seqscan = off set jit = off as $$
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   c_lease constant interval := interval '15 seconds';
-  v_runs   bigint[];
   v_tokens stellwerk.token[];
   v_taken  record;
 begin
-  select array_agg(x.run_id) into v_runs
-    from (select r.run_id from stellwerk.run r
-           where r.tenant_id = p_tenant_id and r.run_id = any (p_run_ids) and r.state in ('running', 'waiting')
-           order by r.run_id for no key update) x;
-  if v_runs is null then
+  perform stellwerk.lock_runs(p_tenant_id, p_run_ids);
+  select array_agg(t) into v_tokens
+    from unnest(stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids)) t
+   cross join lateral (
+     select 1 from stellwerk.step s
+      where s.tenant_id = p_tenant_id and s.run_id = t.run_id and s.step_id = t.step_id and s.state = 'queued' and s.runs_in = 'worker' offset 0) s
+   cross join lateral (
+     select 1 from stellwerk.run r
+      where r.tenant_id = p_tenant_id and r.run_id = t.run_id and r.state in ('running', 'waiting') offset 0) r;
+  if v_tokens is null then
     return;
   end if;
-  select array_agg(stellwerk.token_of(t, r, n) order by t.run_id, t.step_id) into v_tokens
-    from unnest(p_run_ids, p_step_ids) x (run_id, step_id)
-    join stellwerk.step t on t.tenant_id = p_tenant_id and t.run_id = x.run_id and t.step_id = x.step_id
-    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = t.run_id
-    join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = t.node_id
-   where t.state = 'queued' and t.runs_in = 'worker' and t.run_id = any (v_runs);
-  select array_agg(s.run_id) as run_ids, array_agg(s.step_id) as step_ids, array_agg(s.attempt + 1) as attempts, array_agg(s.node_id) as node_ids,
-         array_agg(s.type) as types, array_agg(s.visit) as visits, array_agg(s.config) as configs, array_agg(s.input) as inputs,
-         array_agg(s.timeout) as timeouts, array_agg(s.failures) as failures, array_agg(s.slug) as slugs
+  select array_agg(s.token) as tokens, array_agg(s.config) as configs, array_agg(s.input) as inputs, array_agg(s.timeout) as timeouts,
+         array_agg(s.slug) as slugs
     into v_taken
-    from (select t.run_id, t.step_id, t.attempt, t.node_id, t.type, t.visit, t.failures, n.timeout, w.slug, m.config,
-                 case when n.dynamic <> '[]' then m.config end as input
+    from (select t as token, n.timeout, w.slug, m.config, case when n.dynamic <> '[]' then m.config end as input
             from unnest(v_tokens) t
-            join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = t.workflow_id and n.version = t.version and n.node_id = t.node_id
-            join stellwerk.workflow w on w.tenant_id = p_tenant_id and w.workflow_id = t.workflow_id
+           cross join lateral (
+             select o as node, o.timeout, o.dynamic, o.config from stellwerk.plan_node o
+              where o.tenant_id = p_tenant_id and o.workflow_id = t.workflow_id and o.version = t.version and o.node_id = t.node_id offset 0) n
+           cross join lateral (
+             select o.slug from stellwerk.workflow o where o.tenant_id = p_tenant_id and o.workflow_id = t.workflow_id offset 0) w
             left join stellwerk.contexts(p_tenant_id, v_tokens) c on c.step_id = t.step_id
-           cross join lateral (select case when n.dynamic = '[]' then n.config else stellwerk.render_safely(p_tenant_id, t, n, c.context) end as config offset 0) m
+           cross join lateral (
+             select case when n.dynamic = '[]' then n.config else stellwerk.render_safely(p_tenant_id, t, n.node, c.context) end as config offset 0) m
            where m.config is not null) s;
-  if v_taken.run_ids is null then
+  if v_taken.tokens is null then
     return;
   end if;
-  perform stellwerk.take_steps(p_tenant_id, p_worker_id, v_taken.run_ids, v_taken.step_ids, v_taken.inputs, v_taken.timeouts, c_lease);
+  perform stellwerk.take_steps(p_tenant_id, p_worker_id, v_taken.tokens, v_taken.inputs, v_taken.timeouts, c_lease);
   return query
-    select u.run_id, u.step_id, u.attempt, u.node_id, u.type, u.visit, u.config, extract(epoch from u.timeout)::double precision,
-           u.run_id || ':' || u.step_id || ':' || u.visit, u.failures, u.slug
-      from unnest(v_taken.run_ids, v_taken.step_ids, v_taken.attempts, v_taken.node_ids, v_taken.types, v_taken.visits, v_taken.configs,
-                  v_taken.timeouts, v_taken.failures, v_taken.slugs)
-           u (run_id, step_id, attempt, node_id, type, visit, config, timeout, failures, slug);
+    select u.run_id, u.step_id, u.attempt + 1, u.node_id, u.type, u.visit, v_taken.configs[u.ordinality],
+           extract(epoch from v_taken.timeouts[u.ordinality])::double precision, u.run_id || ':' || u.step_id || ':' || u.visit, u.failures,
+           v_taken.slugs[u.ordinality]
+      from unnest(v_taken.tokens) with ordinality u (
+             run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt, failures, arrived, queued_at, type,
+             runs_in, alone, joins, ordinality);
 end
 $$;
 comment on function stellwerk.begin_steps(bigint, bigint, bigint[], bigint[]) is 'Takes queued worker steps for a worker, 15 seconds at a time, and answers each with its settings computed. Steps that have ended, are held by another worker or whose settings cannot be computed are left out.';
@@ -112,30 +113,25 @@ comment on function stellwerk.render_safely(bigint, stellwerk.token, stellwerk.p
 
 create or replace function stellwerk.complete_steps(p_worker_id bigint, p_tenant_id bigint, p_completions jsonb)
 returns jsonb language plpgsql security definer  -- workers have no right to write the tables
-set search_path = '' set enable_seqscan = off set jit = off as $$
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   v_run_ids bigint[];
   v_moves   stellwerk.move[];
   v_late    jsonb;
 begin
-  select array_agg(x.run_id) into v_run_ids
-    from (select r.run_id from stellwerk.run r
-           where r.tenant_id = p_tenant_id
-             and r.run_id = any (array(select distinct (c.value ->> 'run')::bigint from jsonb_array_elements(p_completions) c (value)))
-           order by r.run_id for no key update) x;
-  select array_agg(row(
-           s.run_id, s.step_id, true, r.workflow_id, r.version, r.trigger_node, s.node_id, s.scope_id, s.visit, s.attempt, s.failures, s.arrived, s.queued_at,
-           s.type, s.runs_in, s.alone, case when c.error is null then 'completed' else 'failed' end,
-           case when c.error is null then coalesce(c.port, 'next') end, null, c.output,
-           c.error || jsonb_build_object('node', s.node_id, 'attempt', s.attempt), null, n.edges)::stellwerk.move order by s.run_id, s.step_id)
+  v_run_ids := stellwerk.lock_runs(p_tenant_id, array(select (c.value ->> 'run')::bigint from jsonb_array_elements(p_completions) c (value)));
+  select stellwerk.ended_moves(p_tenant_id, array_agg(c.run), array_agg(c.step), array_agg(coalesce(c.port, 'next')), array_agg(c.output), array_agg(c.error))
     into v_moves
     from jsonb_to_recordset(p_completions) c (run bigint, step bigint, attempt integer, port text, output jsonb, error jsonb)
-    join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = c.run and s.step_id = c.step
-    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = s.run_id
-    join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = s.node_id
-   -- The fence: only the attempt that runs now, and only its worker, may end it.
-   where s.state = 'running' and s.attempt = c.attempt and s.worker_id = p_worker_id and r.state in ('running', 'waiting', 'paused');
-  if v_moves is not null then
+    -- The fence: only the attempt that runs now, and only its worker, may end it.
+   cross join lateral (
+     select 1 from stellwerk.step s
+      where s.tenant_id = p_tenant_id and s.run_id = c.run and s.step_id = c.step and s.state = 'running' and s.attempt = c.attempt
+        and s.worker_id = p_worker_id offset 0) s
+   cross join lateral (
+     select 1 from stellwerk.run r
+      where r.tenant_id = p_tenant_id and r.run_id = c.run and r.state in ('running', 'waiting') offset 0) r;
+  if cardinality(v_moves) > 0 then
     perform stellwerk.apply_moves(p_tenant_id, v_run_ids, v_moves);
   end if;
   if coalesce(cardinality(v_moves), 0) < jsonb_array_length(p_completions) then
@@ -147,6 +143,30 @@ begin
 end
 $$;
 comment on function stellwerk.complete_steps(bigint, bigint, jsonb) is 'Hands in results: array of { run, step, attempt, port, output } or { run, step, attempt, error: { class, message, retryable, detail, retry_after } }. A result of an attempt that is not the running one changes nothing and is named in late. Answers { accepted, late }.';
+
+create or replace function stellwerk.ended_moves(
+  p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_ports text[], p_outputs jsonb[], p_errors jsonb[])
+returns stellwerk.move[] language plpgsql stable set search_path = '' as $$
+declare
+  v_moves stellwerk.move[];
+begin
+  select array_agg(row(
+           t.run_id, t.step_id, true, t.workflow_id, t.version, t.trigger_node, t.node_id, t.scope_id, t.visit, t.attempt, t.failures, t.arrived,
+           t.queued_at, t.type, t.runs_in, t.alone, case when p_errors[t.ordinality] is null then 'completed' else 'failed' end,
+           case when p_errors[t.ordinality] is null then p_ports[t.ordinality] end, null, p_outputs[t.ordinality],
+           p_errors[t.ordinality] || jsonb_build_object('node', t.node_id, 'attempt', t.attempt), null, n.edges)::stellwerk.move
+         order by t.run_id, t.step_id)
+    into v_moves
+    from unnest(stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids)) with ordinality t (
+           run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt, failures, arrived, queued_at, type,
+           runs_in, alone, joins, ordinality)
+   cross join lateral (
+     select o.edges from stellwerk.plan_node o
+      where o.tenant_id = p_tenant_id and o.workflow_id = t.workflow_id and o.version = t.version and o.node_id = t.node_id offset 0) n;
+  return coalesce(v_moves, '{}');
+end
+$$;
+comment on function stellwerk.ended_moves(bigint, bigint[], bigint[], text[], jsonb[], jsonb[]) is 'Moves for stored steps that have ended elsewhere, with their ports and outputs, or errors.';
 
 -- The results must not be lost when what follows them raises: then the successors are only stored, and pump goes on one by one.
 create or replace function stellwerk.apply_moves(p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[])
@@ -165,27 +185,16 @@ comment on function stellwerk.apply_moves(bigint, bigint[], stellwerk.move[]) is
 
 create or replace function stellwerk.fail_step(p_tenant_id bigint, p_run_id bigint, p_step_id bigint, p_error jsonb)
 returns void language plpgsql set search_path = '' as $$
-declare
-  v_moves stellwerk.move[];
 begin
-  select array[row(
-           s.run_id, s.step_id, true, r.workflow_id, r.version, r.trigger_node, s.node_id, s.scope_id, s.visit, s.attempt, s.failures, s.arrived, s.queued_at,
-           s.type, s.runs_in, s.alone, 'failed', null, null, null, p_error, null, n.edges)::stellwerk.move]
-    into v_moves
-    from stellwerk.step s
-    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = s.run_id
-    join stellwerk.plan_node n on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = s.node_id
-   where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.step_id = p_step_id and s.state in ('queued', 'running', 'waiting');
-  if v_moves is not null then
-    perform stellwerk.apply_moves(p_tenant_id, array[p_run_id], v_moves);
-  end if;
+  perform stellwerk.apply_moves(p_tenant_id, array[p_run_id],
+                                stellwerk.ended_moves(p_tenant_id, array[p_run_id], array[p_step_id], array[null], array[null::jsonb], array[p_error]));
 end
 $$;
 comment on function stellwerk.fail_step(bigint, bigint, bigint, jsonb) is 'Ends the present attempt of a live step with an error; the run must be locked.';
 
 create or replace function stellwerk.extend_leases(p_worker_id bigint, p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_attempts integer[])
 returns bigint[] language plpgsql security definer  -- workers have no right to write the table
-set search_path = '' set enable_seqscan = off as $$
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v_held bigint[];
 begin
@@ -203,13 +212,13 @@ comment on function stellwerk.extend_leases(bigint, bigint, bigint[], bigint[], 
 
 create or replace function stellwerk.release_steps(p_worker_id bigint, p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_attempts integer[])
 returns bigint[] language plpgsql security definer  -- workers have no right to write the tables
-set search_path = '' set enable_seqscan = off as $$
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v_runs  bigint[];
   v_steps bigint[];
   v_types text[];
 begin
-  perform from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = any (p_run_ids) order by r.run_id for no key update;
+  perform stellwerk.lock_runs(p_tenant_id, p_run_ids);
   select array_agg(s.run_id), array_agg(s.step_id), array_agg(s.type) into v_runs, v_steps, v_types
     from unnest(p_run_ids, p_step_ids, p_attempts) x (run_id, step_id, attempt)
     join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.step_id = x.step_id
@@ -228,24 +237,23 @@ returns void language plpgsql set search_path = '' as $$
 declare
   v_job_ids bigint[];
 begin
-  insert into stellwerk.step_attempt (tenant_id, run_id, step_id, attempt, outcome, worker_id, started_at, ended_at)
-  select p_tenant_id, s.run_id, s.step_id, s.attempt, p_outcome, s.worker_id, s.started_at, clock_timestamp()
-    from unnest(p_run_ids, p_step_ids) x (run_id, step_id)
-    join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.step_id = x.step_id
-  on conflict do nothing;
-  -- One queue row each: if one of them kills its worker, the others do not share its fate again.
-  select array_agg((stellwerk.enqueue_steps(p_tenant_id, array[x.run_id], array[x.step_id], array[x.type],
-                                            stellwerk.priorities_of(p_tenant_id, array[x.run_id]), array[null::timestamptz]))[1] order by x.ordinality)
-    into v_job_ids
-    from unnest(p_run_ids, p_step_ids, p_types) with ordinality x (run_id, step_id, type, ordinality);
-  perform stellwerk.free_steps(p_tenant_id, p_run_ids, p_step_ids, v_job_ids);
+  for i in 1 .. cardinality(p_step_ids) loop
+    insert into stellwerk.step_attempt (tenant_id, run_id, step_id, attempt, outcome, worker_id, started_at, ended_at)
+    select p_tenant_id, s.run_id, s.step_id, s.attempt, p_outcome, s.worker_id, s.started_at, clock_timestamp()
+      from stellwerk.step s where s.tenant_id = p_tenant_id and s.run_id = p_run_ids[i] and s.step_id = p_step_ids[i]
+    on conflict do nothing;
+    -- One queue row each: if one of them kills its worker, the others do not share its fate again.
+    v_job_ids := stellwerk.enqueue_steps(p_tenant_id, p_run_ids[i:i], p_step_ids[i:i], p_types[i:i],
+                                         stellwerk.priorities_of(p_tenant_id, p_run_ids[i:i]), array[null::timestamptz]);
+    perform stellwerk.free_step(p_tenant_id, p_run_ids[i], p_step_ids[i], v_job_ids[1]);
+  end loop;
 end
 $$;
 comment on function stellwerk.give_back(bigint, bigint[], bigint[], text[], text) is 'Running steps go back to the queue; the attempt is kept as lost or released.';
 
 -- Steps whose worker has vanished, whose lease ran out or whose time is up. Called by tick.
 create or replace function stellwerk.recover_steps(p_tenant_id bigint, p_limit integer default 500)
-returns integer language plpgsql set search_path = '' set enable_seqscan = off as $$
+returns integer language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   c_max_claims constant integer := 5;
   v_now    timestamptz := stellwerk.clock();
@@ -264,12 +272,11 @@ begin
   if v_runs is null then
     return 0;
   end if;
+  v_runs := stellwerk.lock_free_runs(p_tenant_id, v_runs);
   for v_step in
     select s.run_id, s.step_id, s.type, s.node_id, s.attempt, s.failures, s.timeout_at < v_now - interval '1 second' as timed_out
       from stellwerk.step s
-      join (select r.run_id from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = any (v_runs)
-             order by r.run_id for no key update skip locked) l on l.run_id = s.run_id
-     where s.tenant_id = p_tenant_id and s.state = 'running'
+     where s.tenant_id = p_tenant_id and s.run_id = any (v_runs) and s.state = 'running'
        and (s.lease_until < v_now or s.timeout_at < v_now - interval '1 second' or s.worker_id = any (v_absent))
      order by s.run_id, s.step_id
   loop
@@ -292,7 +299,7 @@ comment on function stellwerk.recover_steps(bigint, integer) is 'Steps of vanish
 
 -- The queue holds nothing that step does not know: what it has lost is put back.
 create or replace function stellwerk.reconcile_tenant(p_tenant_id bigint, p_age interval default interval '30 seconds')
-returns integer language plpgsql set search_path = '' set enable_seqscan = off as $$
+returns integer language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v_runs  bigint[];
   v_steps bigint[];
@@ -308,7 +315,7 @@ begin
     return 0;
   end if;
   -- Locked and looked at again: somebody may have taken them in between.
-  perform from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = any (v_runs) order by r.run_id for no key update;
+  perform stellwerk.lock_runs(p_tenant_id, v_runs);
   select array_agg(x.run_id), array_agg(x.step_id), array_agg(x.type), array_agg(x.due) into v_runs, v_steps, v_types, v_due
     from unnest(v_runs, v_steps, v_types, v_due) x (run_id, step_id, type, due)
     join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.step_id = x.step_id

@@ -45,9 +45,7 @@ begin
   if v_runs is null then
     return 0;
   end if;
-  select array_agg(l.run_id) into v_runs
-    from (select r.run_id from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = any (v_runs)
-           order by r.run_id for update skip locked) l;
+  v_runs := stellwerk.lock_free_runs(p_tenant_id, v_runs);
   for v_timer in
     delete from stellwerk.timer x where x.tenant_id = p_tenant_id and x.run_id = any (v_runs) and x.due_at <= v_now returning *
   loop
@@ -88,19 +86,3 @@ begin
 end
 $$;
 comment on function stellwerk.requeue_exports(bigint) is 'Orders for CSV files that have no queue row any more are enqueued again.';
-
-create or replace function stellwerk.use_pg_cron()
-returns text language plpgsql set search_path = '' as $$
-begin
-  if to_regprocedure('cron.schedule(text,text,text)') is null then
-    return 'worker';
-  end if;
-  begin
-    execute $q$select cron.schedule('stellwerk-tick', '5 seconds', 'select stellwerk.tick(), stellwerk.pump()')$q$;
-  exception when others then  -- pg_cron before 1.5 knows minutes only
-    execute $q$select cron.schedule('stellwerk-tick', '* * * * *', 'select stellwerk.tick(), stellwerk.pump()')$q$;
-  end;
-  return 'pg_cron';
-end
-$$;
-comment on function stellwerk.use_pg_cron() is 'Lets pg_cron tick and pump where it is installed in this database; answers who ticks: pg_cron or worker.';

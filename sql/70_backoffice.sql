@@ -1,19 +1,24 @@
 -- The run's case: handed over by action.backoffice_push, its status set by action.backoffice_status_update or by people.
 
+-- The run is locked, so nobody else makes its case between the update and the insert.
 create or replace function stellwerk.push_case(p_tenant_id bigint, p_token stellwerk.token, p_config jsonb)
 returns stellwerk.outcome language plpgsql set search_path = '' as $$
 declare
   v_case    stellwerk.backoffice_case;
+  v_fields  jsonb := coalesce(nullif(p_config -> 'field_map', 'null'), '{}');
   v_created boolean;
 begin
-  insert into stellwerk.backoffice_case as c (tenant_id, run_id, workflow, payload, summary, status)
-  values (p_tenant_id, p_token.run_id, stellwerk.slug_of(p_tenant_id, p_token.workflow_id), coalesce(nullif(p_config -> 'field_map', 'null'), '{}'),
-          p_config ->> 'summary', p_config ->> 'status')
-  on conflict on constraint backoffice_case_one_per_run do update
-     set payload = c.payload || excluded.payload, summary = coalesce(excluded.summary, c.summary), status = coalesce(excluded.status, c.status),
-         updated_at = excluded.updated_at
+  update stellwerk.backoffice_case c
+     set payload = c.payload || v_fields, summary = coalesce(p_config ->> 'summary', c.summary), status = coalesce(p_config ->> 'status', c.status),
+         updated_at = clock_timestamp()
+   where c.tenant_id = p_tenant_id and c.run_id = p_token.run_id
   returning * into v_case;
-  v_created := v_case.created_at = v_case.updated_at;
+  v_created := not found;
+  if v_created then
+    insert into stellwerk.backoffice_case (tenant_id, run_id, workflow, payload, summary, status)
+    values (p_tenant_id, p_token.run_id, stellwerk.slug_of(p_tenant_id, p_token.workflow_id), v_fields, p_config ->> 'summary', p_config ->> 'status')
+    returning * into v_case;
+  end if;
   perform stellwerk.note_case_change(v_case, p_token);
   perform stellwerk.order_case_export(v_case, p_token.step_id, p_config ->> 'drop_folder');
   return row('next', p_config, jsonb_build_object('case_id', v_case.case_id::text, 'created', v_created), null)::stellwerk.outcome;
@@ -30,11 +35,15 @@ declare
                         else p_config ->> 'status_missing' end;
   v_case   stellwerk.backoffice_case;
 begin
-  insert into stellwerk.backoffice_case as c (tenant_id, run_id, workflow, status, note)
-  values (p_tenant_id, p_token.run_id, stellwerk.slug_of(p_tenant_id, p_token.workflow_id), v_status, p_config ->> 'note')
-  on conflict on constraint backoffice_case_one_per_run do update
-     set status = coalesce(excluded.status, c.status), note = coalesce(excluded.note, c.note), updated_at = excluded.updated_at
+  update stellwerk.backoffice_case c
+     set status = coalesce(v_status, c.status), note = coalesce(p_config ->> 'note', c.note), updated_at = clock_timestamp()
+   where c.tenant_id = p_tenant_id and c.run_id = p_token.run_id
   returning * into v_case;
+  if not found then
+    insert into stellwerk.backoffice_case (tenant_id, run_id, workflow, status, note)
+    values (p_tenant_id, p_token.run_id, stellwerk.slug_of(p_tenant_id, p_token.workflow_id), v_status, p_config ->> 'note')
+    returning * into v_case;
+  end if;
   perform stellwerk.note_case_change(v_case, p_token);
   perform stellwerk.order_case_export(v_case, p_token.step_id, p_config ->> 'drop_folder');
   return row('next', p_config, jsonb_build_object('case_id', v_case.case_id::text, 'status', v_case.status), null)::stellwerk.outcome;

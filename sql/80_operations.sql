@@ -31,12 +31,12 @@ begin
   select * into v_step from stellwerk.step s
    where s.tenant_id = v_tenant_id and s.run_id = v_run.run_id and s.state in ('queued', 'running', 'waiting', 'joining')
    order by array_position(array['running', 'queued', 'waiting', 'joining'], s.state), s.step_id limit 1;
-  return format('Run %s is %s: %s', v_run.run_id, v_run.state, stellwerk.why_step(v_step, v_run));
+  return format('Run %s is %s: %s', v_run.run_id, v_run.state, stellwerk.why_step(v_step));
 end
 $$;
 comment on function stellwerk.why(bigint) is 'One sentence: what a run is waiting for, or how it ended.';
 
-create or replace function stellwerk.why_step(p_step stellwerk.step, p_run stellwerk.run)
+create or replace function stellwerk.why_step(p_step stellwerk.step)
 returns text language plpgsql stable set search_path = '' as $$
 declare
   v_worker text;
@@ -67,7 +67,7 @@ begin
   end case;
 end
 $$;
-comment on function stellwerk.why_step(stellwerk.step, stellwerk.run) is 'Why a live step stands where it stands.';
+comment on function stellwerk.why_step(stellwerk.step) is 'Why a live step stands where it stands.';
 
 create or replace function stellwerk.at_text(p_at timestamptz)
 returns text language sql stable set search_path = '' as $$

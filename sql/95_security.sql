@@ -31,7 +31,7 @@ declare
   v_public_verbs text[] := array[
     'start_run', 'take_run_request', 'cancel_run', 'why', 'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',
     'copy_version_to_draft', 'discard_draft', 'save_workflow', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
-    'advance', 'pump', 'tick', 'reconcile', 'use_pg_cron'];
+    'advance', 'pump', 'tick', 'reconcile'];
   v_worker_verbs text[] := array[
     'pump', 'tick', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
     'begin_case_export', 'end_case_export', 'take_duty', 'fall_asleep', 'awaken', 'queue_holds', 'next_job_seconds', 'prune_queue_log'];

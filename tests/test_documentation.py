@@ -7,6 +7,7 @@ whatever they start is carried to its end before the next block.
     ```sql fails SW001          the same, and the last one must raise that SQLSTATE
     ```text result              what the last statement before it answered, as psql shows it
     ```json workflow [FILE]     a workflow document: it must compile; with a name it is a file for the commands after it
+    ```json broken FILE         a file with a document that has errors, for the commands after it
     ```console run              lines that begin with `$ stellwerk` are run, the others are what they print
     ```text demo                what `stellwerk demo` prints
 
@@ -91,7 +92,7 @@ class Reader:
             case "text", "result":
                 compare(block.text, psql(self.answer))
                 return
-            case "json", "workflow" if len(block.words) > 2:
+            case "json", "workflow" | "broken" if len(block.words) > 2:
                 (self.folder / block.words[2]).write_text(block.text)
                 return
             case "console", "run":
@@ -271,5 +272,7 @@ def test_the_demo_prints_what_the_readme_shows(dsn):
 
 
 def timeless(text: str) -> str:
-    """Without durations, and without outputs, which are cut where the line ends."""
-    return re.sub(r"\{.*", "", re.sub(r"\d[\d.]* m?s\b", "TIME", text))
+    """Without durations, numbers of cases, and outputs, which are cut where the line ends."""
+    text = re.sub(r"\d[\d.]* m?s\b", "TIME", text)
+    text = re.sub(r"^(\d+ +)\d+ ", r"\1CASE ", text, flags=re.MULTILINE)
+    return re.sub(r"\{.*", "", text)

@@ -33,6 +33,30 @@ USER = """
 """
 
 
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder as the first start makes it: most tests begin with the second one, which is much quicker."""
+    home = Path(tempfile.mkdtemp(prefix="stellwerk-made-"))
+    home.chmod(0o711)
+    server = Embedded(home)
+    server._initialise()
+    kept = tmp_path_factory.mktemp("made") / "postgresql"
+    shutil.copytree(server.data, kept)
+    shutil.rmtree(home)
+    return kept
+
+
+@pytest.fixture
+def home(private_home: Path, data_folder: Path) -> Path:
+    """A STELLWERK_HOME in which the server has run before."""
+    copy = private_home / "postgresql"
+    shutil.copytree(data_folder, copy)
+    if owner := embedded.account():
+        for path in (copy, *copy.rglob("*")):
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+    return private_home
+
+
 def user(home: Path, python: str = sys.executable, **settings: object) -> subprocess.Popen[str]:
     """Another process that uses the server; ready when it has printed the address."""
     process = subprocess.Popen(
@@ -69,9 +93,9 @@ def test_it_starts_keeps_its_data_and_stops(private_home, wait_until):
     assert not server.stop()
 
 
-def test_several_processes_share_it_and_the_last_one_ends_it_even_when_killed(private_home, wait_until):
-    server = Embedded(private_home)
-    first, second = user(private_home), user(private_home)
+def test_several_processes_share_it_and_the_last_one_ends_it_even_when_killed(home, wait_until):
+    server = Embedded(home)
+    first, second = user(home), user(home)
     number = postmaster(server)
     first.send_signal(signal.SIGKILL)
     first.wait()
@@ -83,8 +107,8 @@ def test_several_processes_share_it_and_the_last_one_ends_it_even_when_killed(pr
     wait_until(lambda: gone(server), what="the end of the server whose users were killed")
 
 
-def test_it_waits_for_other_clients(private_home, wait_until):
-    server = Embedded(private_home)
+def test_it_waits_for_other_clients(home, wait_until):
+    server = Embedded(home)
     client = psycopg.connect(server.start())
     server.leave()
     time.sleep(keeper.LINGER_SECONDS + 1)
@@ -93,8 +117,8 @@ def test_it_waits_for_other_clients(private_home, wait_until):
     wait_until(lambda: gone(server), what="the end of the server after its last client")
 
 
-def test_it_comes_back_after_a_kill_of_its_main_process(private_home):
-    server = Embedded(private_home)
+def test_it_comes_back_after_a_kill_of_its_main_process(home):
+    server = Embedded(home)
     with psycopg.connect(server.start(), autocommit=True) as connection:
         connection.execute("create table kept as select 42 as n")
     os.kill(postmaster(server), signal.SIGKILL)
@@ -102,8 +126,8 @@ def test_it_comes_back_after_a_kill_of_its_main_process(private_home):
         assert connection.execute("select n from kept").fetchone() == (42,)
 
 
-def test_a_number_that_another_program_carries_now_does_not_keep_it_from_starting(private_home):
-    server = Embedded(private_home)
+def test_a_number_that_another_program_carries_now_does_not_keep_it_from_starting(home):
+    server = Embedded(home)
     server.start()
     os.kill(postmaster(server), signal.SIGKILL)
     time.sleep(1)
@@ -119,8 +143,8 @@ def test_a_number_that_another_program_carries_now_does_not_keep_it_from_startin
         other.wait()
 
 
-def test_db_start_keeps_it_up_until_db_stop(private_home):
-    server = Embedded(private_home)
+def test_db_start_keeps_it_up_until_db_stop(home):
+    server = Embedded(home)
     server.start(stay=True)
     server.leave()
     time.sleep(keeper.LINGER_SECONDS + 1.5)

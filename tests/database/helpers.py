@@ -41,7 +41,13 @@ def call(node_id: str, **more: Any) -> dict[str, Any]:
 def start(db: Connection, slug: str, payload: Any = None, **named: Any) -> int:
     row = db.execute(
         "select stellwerk.start_run(%s, %s, idempotency_key => %s, run_at => coalesce(%s, now()), priority => %s)",
-        (slug, Jsonb({} if payload is None else payload), named.get("key"), named.get("run_at"), named.get("priority", 0)),
+        (
+            slug,
+            Jsonb({} if payload is None else payload),
+            named.get("key"),
+            named.get("run_at"),
+            named.get("priority", 0),
+        ),
     ).fetchone()
     assert row is not None
     return int(row[0])
@@ -65,7 +71,9 @@ def states(db: Connection, run_id: int) -> dict[str, str]:
 
 def steps(db: Connection, run_id: int) -> list[dict[str, Any]]:
     with db.cursor(row_factory=psycopg.rows.dict_row) as cursor:
-        return cursor.execute("select * from stellwerk.step_timeline where run_id = %s order by step_id", (run_id,)).fetchall()
+        return cursor.execute(
+            "select * from stellwerk.step_timeline where run_id = %s order by step_id", (run_id,)
+        ).fetchall()
 
 
 class Worker:

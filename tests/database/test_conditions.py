@@ -10,7 +10,6 @@ TABLE = """
     create type mood as enum ('sad', 'ok', 'happy');
     create domain amount as numeric check (value > 0);
     create domain tiny_code as text check (value <> '');
-    create collation if not exists loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
     create table thing (
       id bigint primary key, name text, "Mixed Case" text, code varchar(10), fixed char(5), number integer, small smallint, total numeric(10,2),
       weight double precision, light real, active boolean, born date, at timestamptz, plain timestamp, span interval, token uuid, raw bytea,
@@ -21,18 +20,25 @@ TABLE = """
 
 
 @pytest.fixture
-def thing(tx, server):
+def thing(tx):
     """A table with a column of every kind."""
-    icu = tx.execute("select exists (select from pg_collation where collprovider = 'i')").fetchone()[0]
-    ddl = TABLE if icu else "".join(line for line in TABLE.splitlines(keepends=True) if "loose" not in line)
-    tx.execute(ddl)
-    if icu:
-        tx.execute("alter table thing add vague text collate loose")
+    tx.execute(TABLE)
+    try:
+        with tx.transaction():
+            tx.execute("create collation loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+            tx.execute("alter table thing add vague text collate loose")
+    except psycopg.errors.FeatureNotSupported:
+        pass  # built without ICU
     return tx
 
 
 def compiled(db, condition: str, operation: str = "update") -> str:
-    return value(db, "select stellwerk.compile_condition('thing', %(operation)s, %(condition)s)", operation=operation, condition=condition)
+    return value(
+        db,
+        "select stellwerk.compile_condition('thing', %(operation)s, %(condition)s)",
+        operation=operation,
+        condition=condition,
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,8 +47,8 @@ def compiled(db, condition: str, operation: str = "update") -> str:
         ("new.name = 'x'", "new.name = 'x'"),
         ("NAME = 'it''s'", "new.name = 'it''s'"),
         ("name = 'back\\slash'", "new.name = E'back\\\\slash'"),
-        ('"Mixed Case" <> \'\'', "new.\"Mixed Case\" <> ''"),
-        ('new."select" = \'x\'', "new.\"select\" = 'x'"),
+        ("\"Mixed Case\" <> ''", "new.\"Mixed Case\" <> ''"),
+        ("new.\"select\" = 'x'", "new.\"select\" = 'x'"),
         ("number > 5 and total <= 1.5", "(new.number > 5 and new.total <= 1.5)"),
         ("number > -5", "new.number > (-5)"),
         ("weight > 1.5", "new.weight > '1.5'"),
@@ -50,7 +56,6 @@ def compiled(db, condition: str, operation: str = "update") -> str:
         ("weight > 1e300", "new.weight > '1e300'"),
         ("not (active or number is null)", "(not ((new.active or new.number is null)))"),
         ("not active and active is not true", "((not new.active) and new.active is not true)"),
-        ("old.status is distinct from new.name", None),
         ("old.name is distinct from new.name", "old.name is distinct from new.name"),
         ("name in ('a', 'b')", "((new.name = 'a' or new.name = 'b'))"),
         ("name not in ('a')", "(not (new.name = 'a'))"),
@@ -70,10 +75,6 @@ def compiled(db, condition: str, operation: str = "update") -> str:
     ],
 )
 def test_a_condition_is_written_out_anew(thing, condition, sql):
-    if sql is None:
-        with pytest.raises(psycopg.errors.RaiseException):
-            compiled(thing, condition)
-        return
     assert compiled(thing, condition) == sql
 
 
@@ -93,9 +94,9 @@ def test_a_condition_is_written_out_anew(thing, condition, sql):
         ("name = 'x' -- comment", "character 12: comments"),
         ("name = 'x' /* comment */", "character 12: comments"),
         ("name = 'x'; drop table thing", "character 11: a condition ends without a semicolon"),
-        ("name = (select 'x')", "character 16: 'x' is not expected here|character 9: select is no column|select"),
+        ("name = (select 'x')", "character 9: select is not allowed"),
         ("exists (select 1)", "character 1: exists is no function"),
-        ("name in (select 'x')", "select"),
+        ("name in (select 'x')", "character 10: select is not allowed"),
         ("pg_sleep(1) is null", "character 1: pg_sleep is no function"),
         ("pg_catalog.lower(name) = 'x'", "character 1: pg_catalog is neither new nor old"),
         ("nam = 'x'", "character 1: nam is no column of public.thing"),
@@ -145,8 +146,8 @@ def test_what_could_raise_or_is_not_ours_is_refused(thing, condition, message):
 
 def test_an_unknown_column_gets_the_nearest_name(thing):
     with pytest.raises(psycopg.DatabaseError) as caught:
-        compiled(thing, "new.nmae = 'x'")
-    assert caught.value.diag.message_hint == "Did you mean name?"
+        compiled(thing, "new.totl = 'x'")
+    assert caught.value.diag.message_hint == "Did you mean total?"
 
 
 @pytest.mark.parametrize(("operation", "condition"), [("insert", "old.name = 'x'"), ("delete", "new.name = 'x'")])
@@ -161,7 +162,9 @@ def test_a_bare_column_is_the_old_row_of_a_delete(thing):
 
 
 def test_like_needs_a_deterministic_collation(thing):
-    if not value(thing, "select exists (select from pg_attribute where attrelid = 'thing'::regclass and attname = 'vague')"):
+    if not value(
+        thing, "select exists (select from pg_attribute where attrelid = 'thing'::regclass and attname = 'vague')"
+    ):
         pytest.skip("this server was built without ICU")
     assert compiled(thing, "lower(vague) = 'x'")
     with pytest.raises(psycopg.DatabaseError, match="nondeterministic"):
@@ -171,7 +174,9 @@ def test_like_needs_a_deterministic_collation(thing):
 def test_admitted_conditions_never_raise_over_odd_rows(thing):
     """Each column holds its type's most unpleasant values."""
     thing.execute("create table sink (n int)")
-    thing.execute("create function note() returns trigger language plpgsql as 'begin insert into sink values (1); return null; end'")
+    thing.execute(
+        "create function note() returns trigger language plpgsql as 'begin insert into sink values (1); return null; end'"
+    )
     conditions = [
         "weight > 1.5 or weight < -1e300 or weight = light or number > weight",
         "total > 5 or total = number or amount > total or total in (1, 2.5)",
@@ -183,7 +188,9 @@ def test_admitted_conditions_never_raise_over_odd_rows(thing):
     ]
     for number, condition in enumerate(conditions):
         when = compiled(thing, condition, "insert")
-        thing.execute(f"create trigger t{number} after insert on thing for each row when ({when}) execute function note()")
+        thing.execute(
+            f"create trigger t{number} after insert on thing for each row when ({when}) execute function note()"
+        )
     thing.execute(r"""
         insert into thing (id, name, code, fixed, number, small, total, weight, light, active, born, at, plain, span, token, raw, mood, amount, data, net)
         select n, case n % 3 when 0 then '' when 1 then U&'\FFFD\+01F600' else repeat('\', 9) end, 'x', 'y', case n % 2 when 0 then 2147483647 else -2147483648 end,

@@ -17,7 +17,13 @@ def test_switch_takes_the_first_case_that_holds(db, make_workflow, run_all, n, w
     slug = make_workflow(
         document(
             "choose",
-            [START, node("which", "logic.switch", {"cases": cases}), transform("low", 1), transform("middle", 2), transform("high", 3)],
+            [
+                START,
+                node("which", "logic.switch", {"cases": cases}),
+                transform("low", 1),
+                transform("middle", 2),
+                transform("high", 3),
+            ],
             ["start -> which", "which.case:low -> low", "which.case:middle -> middle", "which.default -> high"],
         )
     )
@@ -30,7 +36,13 @@ def test_an_if_that_meets_again_never_blocks(db, make_workflow, run_all):
     slug = make_workflow(
         document(
             "diamond",
-            [START, node("ok", "logic.if", {"condition": "trigger.payload.ok"}), transform("yes", "y"), transform("no", "n"), transform("end", "done")],
+            [
+                START,
+                node("ok", "logic.if", {"condition": "trigger.payload.ok"}),
+                transform("yes", "y"),
+                transform("no", "n"),
+                transform("end", "done"),
+            ],
             ["start -> ok", "ok.true -> yes", "ok.false -> no", "yes -> end", "no -> end"],
         )
     )
@@ -45,7 +57,13 @@ def test_parallel_branches_come_together_once(db, make_workflow, run_all):
     slug = make_workflow(
         document(
             "fork",
-            [START, transform("a", 1), transform("b", 2), transform("b2", 3), transform("end", "{{ steps.a.output + steps.b2.output }}")],
+            [
+                START,
+                transform("a", 1),
+                transform("b", 2),
+                transform("b2", 3),
+                transform("end", "{{ steps.a.output + steps.b2.output }}"),
+            ],
             ["start -> a", "start -> b", "b -> b2", "a -> end", "b2 -> end"],
         )
     )
@@ -58,7 +76,11 @@ def test_parallel_branches_come_together_once(db, make_workflow, run_all):
 
 def test_a_fast_branch_waits_for_a_worker(dsn, db, make_workflow, run_all):
     slug = make_workflow(
-        document("meet", [START, transform("fast", 1), call("slow"), transform("end", 2)], ["start -> fast", "start -> slow", "fast -> end", "slow -> end"])
+        document(
+            "meet",
+            [START, transform("fast", 1), call("slow"), transform("end", 2)],
+            ["start -> fast", "start -> slow", "fast -> end", "slow -> end"],
+        )
     )
     run_id = start(db, slug)
     run_all(db)
@@ -70,7 +92,13 @@ def test_a_fast_branch_waits_for_a_worker(dsn, db, make_workflow, run_all):
 
 
 def test_two_workers_ending_two_branches_at_once_meet_once(dsn, db, make_workflow, run_all):
-    slug = make_workflow(document("both", [START, call("a"), call("b"), transform("end", 1)], ["start -> a", "start -> b", "a -> end", "b -> end"]))
+    slug = make_workflow(
+        document(
+            "both",
+            [START, call("a"), call("b"), transform("end", 1)],
+            ["start -> a", "start -> b", "a -> end", "b -> end"],
+        )
+    )
     ids = [start(db, slug) for _ in range(30)]
     run_all(db)
     import threading
@@ -96,7 +124,13 @@ def test_a_branch_that_ends_elsewhere_lets_the_others_go_on(dsn, db, make_workfl
     slug = make_workflow(
         document(
             "lost",
-            [START, node("maybe", "logic.if", {"condition": "trigger.payload.go"}), transform("a", 1), call("b"), transform("end", 2)],
+            [
+                START,
+                node("maybe", "logic.if", {"condition": "trigger.payload.go"}),
+                transform("a", 1),
+                call("b"),
+                transform("end", 2),
+            ],
             ["start -> maybe", "maybe.true -> a", "start -> b", "a -> end", "b -> end"],
         )
     )
@@ -171,7 +205,16 @@ def test_a_loop_back_inside_a_parallel_branch_does_not_block_the_meeting(dsn, db
                 transform("other", 1),
                 transform("end", 2),
             ],
-            ["start -> zero", "zero -> try_it", "try_it -> count", "count -> again", "again.true -> try_it", "again.false -> end", "zero -> other", "other -> end"],
+            [
+                "start -> zero",
+                "zero -> try_it",
+                "try_it -> count",
+                "count -> again",
+                "again.true -> try_it",
+                "again.false -> end",
+                "zero -> other",
+                "other -> end",
+            ],
         )
     )
     run_id = start(db, slug)
@@ -189,7 +232,12 @@ def test_variables_set_in_parallel_lose_nothing(db, make_workflow, run_all):
     slug = make_workflow(
         document(
             "sum",
-            [START, node("zero", "logic.set", {"values": {"n": 0}}), *(node(b, "logic.set", {"values": {"n": "{{ vars.n + 1 }}"}}) for b in branches), transform("end", "{{ vars.n }}")],
+            [
+                START,
+                node("zero", "logic.set", {"values": {"n": 0}}),
+                *(node(b, "logic.set", {"values": {"n": "{{ vars.n + 1 }}"}}) for b in branches),
+                transform("end", "{{ vars.n }}"),
+            ],
             ["start -> zero", *(f"zero -> {b}" for b in branches), *(f"{b} -> end" for b in branches)],
         )
     )
@@ -205,7 +253,10 @@ def test_workers_steps_of_one_transaction_share_queue_rows(db, make_workflow, ru
     run_all(db)
     (jobs,) = db.execute("select count(*) from stellwerk_queue.pgqueuer").fetchone()
     assert 8 <= jobs < 100
-    assert db.execute("select count(*), count(job_id) from stellwerk.step where state = 'queued'").fetchone() == (400, 400)
+    assert db.execute("select count(*), count(job_id) from stellwerk.step where state = 'queued'").fetchone() == (
+        400,
+        400,
+    )
 
 
 def test_no_step_can_stand_twice_on_one_visit(db, make_workflow, run_all):
@@ -213,4 +264,7 @@ def test_no_step_can_stand_twice_on_one_visit(db, make_workflow, run_all):
     run_id = start(db, slug)
     run_all(db)
     with pytest.raises(psycopg.errors.UniqueViolation):
-        db.execute("insert into stellwerk.step (tenant_id, run_id, node_id, version, type, runs_in) values (1, %s, 'start', 1, 'x', 'sql')", (run_id,))
+        db.execute(
+            "insert into stellwerk.step (tenant_id, run_id, node_id, version, type, runs_in) values (1, %s, 'start', 1, 'x', 'sql')",
+            (run_id,),
+        )

@@ -78,7 +78,9 @@ def test_run_request_is_start_run_by_insert(db, linear, run_all):
     ).fetchone()
     run_all(db)
     assert run(db, run_id)["output"] == 8
-    again = db.execute("insert into stellwerk.run_request (workflow, idempotency_key) values (%s, 'k') returning run_id", (linear,))
+    again = db.execute(
+        "insert into stellwerk.run_request (workflow, idempotency_key) values (%s, 'k') returning run_id", (linear,)
+    )
     assert again.fetchone() == (run_id,)
 
 
@@ -130,7 +132,11 @@ def test_an_unpublished_workflow_cannot_start(db, make_workflow):
 
 
 def test_payloads_are_checked_against_the_input_schema(db, make_workflow):
-    schema = {"type": "object", "required": ["patient"], "properties": {"patient": {"type": "object", "required": ["name"]}}}
+    schema = {
+        "type": "object",
+        "required": ["patient"],
+        "properties": {"patient": {"type": "object", "required": ["name"]}},
+    }
     slug = make_workflow(document("strict", [START], [], input_schema=schema))
     with pytest.raises(psycopg.Error) as caught:
         start(db, slug, {"patient": {}})
@@ -192,7 +198,11 @@ def test_stop_ends_the_run_and_its_other_tokens(db, make_workflow, run_all):
 
 def test_stop_may_fail_the_run(db, make_workflow, run_all):
     slug = make_workflow(
-        document("fails", [START, node("stop", "logic.stop", {"outcome": "failed", "message": "no {{ trigger.payload.x }}"})], ["start -> stop"])
+        document(
+            "fails",
+            [START, node("stop", "logic.stop", {"outcome": "failed", "message": "no {{ trigger.payload.x }}"})],
+            ["start -> stop"],
+        )
     )
     run_id = start(db, slug, {"x": "good"})
     run_all(db)
@@ -252,7 +262,10 @@ def test_two_pumps_side_by_side_run_each_step_once(dsn, db, linear):
     threads = [threading.Thread(target=pump) for _ in range(4)]
     [t.start() for t in threads]
     [t.join() for t in threads]
-    assert db.execute("select count(*), count(distinct (run_id, node_id)) from stellwerk.step").fetchone() == (1600, 1600)
+    assert db.execute("select count(*), count(distinct (run_id, node_id)) from stellwerk.step").fetchone() == (
+        1600,
+        1600,
+    )
     assert {run(db, i)["state"] for i in ids} == {"completed"}
 
 
@@ -260,8 +273,12 @@ def test_one_bad_run_never_stops_the_others(db, linear):
     good = [start(db, linear, {"n": n}) for n in range(20)]
     bad = start(db, linear, {"n": 1})
     # A plan row that cannot be read is a fault that no node catches.
-    db.execute("create function pg_temp.break() returns trigger language plpgsql as $$ begin raise exception 'boom'; end $$")
-    db.execute(f"create trigger boom before insert on stellwerk.step_default for each row when (new.run_id = {bad}) execute function pg_temp.break()")
+    db.execute(
+        "create function pg_temp.break() returns trigger language plpgsql as $$ begin raise exception 'boom'; end $$"
+    )
+    db.execute(
+        f"create trigger boom before insert on stellwerk.step_default for each row when (new.run_id = {bad}) execute function pg_temp.break()"
+    )
     for _ in range(5):
         db.execute("select stellwerk.pump()")
     assert {run(db, i)["state"] for i in good} == {"completed"}

@@ -45,7 +45,12 @@ def test_a_role_sees_the_tenants_it_was_given_and_no_other(other):
     assert other.execute("select payload from stellwerk.run").fetchall() == [({"secret": "default"},)]
     assert other.execute("select count(*) from stellwerk.step").fetchone() == (1,)
     other.execute("set stellwerk.tenant = 'other'")
-    for query in ("select * from stellwerk.run", "select * from stellwerk.run_overview", "select stellwerk.start_run('same')", "select stellwerk.why(2)"):
+    for query in (
+        "select * from stellwerk.run",
+        "select * from stellwerk.run_overview",
+        "select stellwerk.start_run('same')",
+        "select stellwerk.why(2)",
+    ):
         with pytest.raises(psycopg.Error) as caught:
             other.execute(query)
         assert caught.value.sqlstate == "SW004", query
@@ -60,15 +65,26 @@ def test_a_dba_steers_by_verbs_and_cannot_write_tables(other):
     role(other, "stellwerk_dba")
     run_id = start(other, "same")
     other.execute("select stellwerk.why(%s)", (run_id,))
-    for statement in ("update stellwerk.run set state = 'failed'", "delete from stellwerk.step", "insert into stellwerk.event (tenant_id, target, operation) values (1, 'x', 'insert')",
-                      "select stellwerk.end_runs(1, '{1}', '{failed}', '{null}', '{null}', '{x}')", "select stellwerk.insert_runs(1, '{}')", "select stellwerk.complete_steps(1, 1, '[]')"):
+    for statement in (
+        "update stellwerk.run set state = 'failed'",
+        "delete from stellwerk.step",
+        "insert into stellwerk.event (tenant_id, target, operation) values (1, 'x', 'insert')",
+        "select stellwerk.end_runs(1, '{1}', '{failed}', '{null}', '{null}', '{x}')",
+        "select stellwerk.insert_runs(1, '{}')",
+        "select stellwerk.complete_steps(1, 1, '[]')",
+    ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             other.execute(statement)
 
 
 def test_a_stranger_can_do_nothing(other):
     role(other)
-    for statement in ("select stellwerk.start_run('same')", "select * from stellwerk.run", "select stellwerk.pump()", "select stellwerk.current_tenant_id()"):
+    for statement in (
+        "select stellwerk.start_run('same')",
+        "select * from stellwerk.run",
+        "select stellwerk.pump()",
+        "select stellwerk.current_tenant_id()",
+    ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             other.execute(statement)
 
@@ -82,4 +98,7 @@ def test_nobody_can_claim_to_be_somebody_else(other):
 
 
 def test_pump_serves_all_tenants(other):
-    assert other.execute("select tenant_id, state from stellwerk.run order by 1").fetchall() == [(1, "completed"), (2, "completed")]
+    assert other.execute("select tenant_id, state from stellwerk.run order by 1").fetchall() == [
+        (1, "completed"),
+        (2, "completed"),
+    ]

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from database.helpers import FAILURE, PERMANENT, START, Worker, call, document, node, run, start, states, steps, transform
+from database.helpers import (
+    FAILURE,
+    PERMANENT,
+    START,
+    Worker,
+    call,
+    document,
+    node,
+    run,
+    start,
+    states,
+    steps,
+    transform,
+)
 from psycopg.types.json import Jsonb
 
 FAST = {"interval": "PT0S", "backoff": 1, "jitter": False}
@@ -12,7 +25,13 @@ FAST = {"interval": "PT0S", "backoff": 1, "jitter": False}
 @pytest.fixture
 def waiting(db, make_workflow, run_all):
     """A run that stands on a worker node with three attempts."""
-    slug = make_workflow(document("call", [START, call("ring", retry={"max_attempts": 3, **FAST}), transform("end", 1)], ["start -> ring", "ring -> end"]))
+    slug = make_workflow(
+        document(
+            "call",
+            [START, call("ring", retry={"max_attempts": 3, **FAST}), transform("end", 1)],
+            ["start -> ring", "ring -> end"],
+        )
+    )
     run_id = start(db, slug)
     run_all(db)
     return run_id
@@ -36,8 +55,19 @@ def test_a_taken_step_carries_its_key_settings_and_attempt(db, waiting, worker):
 
 def test_settings_are_rendered_from_the_context(db, make_workflow, run_all, worker):
     slug = make_workflow(
-        document("render", [START, transform("a", {"tel": "030"}), node("ring", "action.fonio_call", {"phone": "+49 {{ steps.a.output.tel }}", "script": "{{ trigger.payload.text }}"})],
-                 ["start -> a", "a -> ring"])
+        document(
+            "render",
+            [
+                START,
+                transform("a", {"tel": "030"}),
+                node(
+                    "ring",
+                    "action.fonio_call",
+                    {"phone": "+49 {{ steps.a.output.tel }}", "script": "{{ trigger.payload.text }}"},
+                ),
+            ],
+            ["start -> a", "a -> ring"],
+        )
     )
     run_id = start(db, slug, {"text": "{{ steps.a.output.tel }}"})
     run_all(db)
@@ -48,7 +78,13 @@ def test_settings_are_rendered_from_the_context(db, make_workflow, run_all, work
 
 
 def test_an_expression_that_raises_fails_only_its_own_step(db, make_workflow, run_all, worker):
-    slug = make_workflow(document("div", [START, node("ring", "action.fonio_call", {"phone": "{{ 10 / trigger.payload.n }}"})], ["start -> ring"]))
+    slug = make_workflow(
+        document(
+            "div",
+            [START, node("ring", "action.fonio_call", {"phone": "{{ 10 / trigger.payload.n }}"})],
+            ["start -> ring"],
+        )
+    )
     bad, good = start(db, slug, {"n": 0}), start(db, slug, {"n": 5})
     run_all(db)
     taken = worker.begin()
@@ -117,17 +153,27 @@ def test_the_pause_between_attempts_grows_and_is_in_the_queue(db, make_workflow,
 
 def test_retry_after_sets_the_pause(db, waiting, worker):
     worker.end(*worker.begin(), error={**FAILURE, "retry_after": 77})
-    (seconds,) = db.execute("select extract(epoch from due_at - clock_timestamp())::float8 from stellwerk.step where state = 'queued'").fetchone()
+    (seconds,) = db.execute(
+        "select extract(epoch from due_at - clock_timestamp())::float8 from stellwerk.step where state = 'queued'"
+    ).fetchone()
     assert 70 < seconds <= 77
     assert "waits until" in db.execute("select stellwerk.why(%s)", (waiting,)).fetchone()[0]
 
 
 @pytest.mark.parametrize(
     ("on_error", "edges", "state", "last"),
-    [("route", ["ring.error -> other"], "completed", "other"), ("continue", [], "completed", "end"), ("fail", [], "failed", "ring")],
+    [
+        ("route", ["ring.error -> other"], "completed", "other"),
+        ("continue", [], "completed", "end"),
+        ("fail", [], "failed", "ring"),
+    ],
 )
 def test_on_error_decides_after_the_last_attempt(db, make_workflow, run_all, worker, on_error, edges, state, last):
-    nodes = [START, call("ring", on_error=on_error, retry={"max_attempts": 1}), transform("end", "{{ steps.ring.output }}")]
+    nodes = [
+        START,
+        call("ring", on_error=on_error, retry={"max_attempts": 1}),
+        transform("end", "{{ steps.ring.output }}"),
+    ]
     if edges:
         nodes.append(transform("other", "{{ steps.ring.error.message }}"))
     slug = make_workflow(document("errors", nodes, ["start -> ring", "ring -> end", *edges]))
@@ -170,28 +216,42 @@ def test_a_step_that_kills_its_workers_ends_after_five_claims(dsn, db, waiting, 
 
 def test_a_lease_that_ran_out_is_taken_over_and_the_slow_worker_is_late(db, waiting, worker):
     (taken,) = worker.begin()
-    db.execute("update stellwerk.step set lease_until = clock_timestamp() - interval '1 second' where state = 'running'")
+    db.execute(
+        "update stellwerk.step set lease_until = clock_timestamp() - interval '1 second' where state = 'running'"
+    )
     assert db.execute("select stellwerk.tick()").fetchone()[0]["recovered"] == 1
-    assert worker.connection.execute("select stellwerk.extend_leases(%s, 1, %s, %s, %s)", (worker.worker_id, [waiting], [taken["step_id"]], [1])).fetchone() == ([],)
+    assert worker.connection.execute(
+        "select stellwerk.extend_leases(%s, 1, %s, %s, %s)", (worker.worker_id, [waiting], [taken["step_id"]], [1])
+    ).fetchone() == ([],)
     assert worker.end(taken)["accepted"] == 0
 
 
 def test_a_sign_of_life_keeps_the_step(db, waiting, worker):
     (taken,) = worker.begin()
-    db.execute("update stellwerk.step set lease_until = clock_timestamp() + interval '1 second' where state = 'running'")
-    held = worker.connection.execute("select stellwerk.extend_leases(%s, 1, %s, %s, %s)", (worker.worker_id, [waiting], [taken["step_id"]], [1])).fetchone()
+    db.execute(
+        "update stellwerk.step set lease_until = clock_timestamp() + interval '1 second' where state = 'running'"
+    )
+    held = worker.connection.execute(
+        "select stellwerk.extend_leases(%s, 1, %s, %s, %s)", (worker.worker_id, [waiting], [taken["step_id"]], [1])
+    ).fetchone()
     assert held == ([taken["step_id"]],)
-    (left,) = db.execute("select extract(epoch from lease_until - clock_timestamp())::float8 from stellwerk.step where state = 'running'").fetchone()
+    (left,) = db.execute(
+        "select extract(epoch from lease_until - clock_timestamp())::float8 from stellwerk.step where state = 'running'"
+    ).fetchone()
     assert left > 10
 
 
 def test_an_attempt_past_the_nodes_timeout_is_failed(db, make_workflow, run_all, worker):
-    slug = make_workflow(document("slow", [START, call("ring", timeout="PT1S", retry={"max_attempts": 1})], ["start -> ring"]))
+    slug = make_workflow(
+        document("slow", [START, call("ring", timeout="PT1S", retry={"max_attempts": 1})], ["start -> ring"])
+    )
     run_id = start(db, slug)
     run_all(db)
     (taken,) = worker.begin()
     assert taken["timeout_seconds"] == 1
-    db.execute("update stellwerk.step set timeout_at = clock_timestamp() - interval '2 seconds' where state = 'running'")
+    db.execute(
+        "update stellwerk.step set timeout_at = clock_timestamp() - interval '2 seconds' where state = 'running'"
+    )
     db.execute("select stellwerk.tick()")
     assert run(db, run_id)["error"]["class"] == "timeout"
     assert worker.end(taken)["accepted"] == 0
@@ -201,18 +261,28 @@ def test_a_lost_queue_row_is_put_back(db, waiting, worker):
     db.execute("delete from stellwerk_queue.pgqueuer")
     assert db.execute("select stellwerk.reconcile()").fetchone() == (1,)
     assert db.execute("select stellwerk.reconcile()").fetchone() == (0,)
-    assert db.execute("select count(*) from stellwerk_queue.pgqueuer q join stellwerk.step s on s.job_id = q.id").fetchone() == (1,)
+    assert db.execute(
+        "select count(*) from stellwerk_queue.pgqueuer q join stellwerk.step s on s.job_id = q.id"
+    ).fetchone() == (1,)
 
 
 def test_released_steps_go_back_one_by_one(db, waiting, worker):
     (taken,) = worker.begin()
-    released = worker.connection.execute("select stellwerk.release_steps(%s, 1, %s, %s, %s)", (worker.worker_id, [waiting], [taken["step_id"]], [1])).fetchone()
+    released = worker.connection.execute(
+        "select stellwerk.release_steps(%s, 1, %s, %s, %s)", (worker.worker_id, [waiting], [taken["step_id"]], [1])
+    ).fetchone()
     assert released == ([taken["step_id"]],)
     assert states(db, waiting)["ring"] == "queued"
 
 
 def test_one_batch_holds_good_bad_and_late_results(db, make_workflow, run_all, worker):
-    slug = make_workflow(document("mix", [START, call("ring", retry={"max_attempts": 1}), transform("end", "{{ steps.ring.output.n }}")], ["start -> ring", "ring -> end"]))
+    slug = make_workflow(
+        document(
+            "mix",
+            [START, call("ring", retry={"max_attempts": 1}), transform("end", "{{ steps.ring.output.n }}")],
+            ["start -> ring", "ring -> end"],
+        )
+    )
     good, bad, late = (start(db, slug) for _ in range(3))
     run_all(db)
     taken = {t["run_id"]: t for t in worker.begin()}
@@ -229,11 +299,17 @@ def test_one_batch_holds_good_bad_and_late_results(db, make_workflow, run_all, w
 
 
 def test_results_are_kept_when_what_follows_raises(db, make_workflow, run_all, worker):
-    slug = make_workflow(document("follow", [START, call("ring"), transform("boom", "x")], ["start -> ring", "ring -> boom"]))
+    slug = make_workflow(
+        document("follow", [START, call("ring"), transform("boom", "x")], ["start -> ring", "ring -> boom"])
+    )
     run_id = start(db, slug)
     run_all(db)
-    db.execute("create function pg_temp.break() returns trigger language plpgsql as $$ begin raise exception 'boom'; end $$")
-    db.execute("create trigger boom before insert on stellwerk.step_default for each row when (new.node_id = 'boom' and new.state = 'completed') execute function pg_temp.break()")
+    db.execute(
+        "create function pg_temp.break() returns trigger language plpgsql as $$ begin raise exception 'boom'; end $$"
+    )
+    db.execute(
+        "create trigger boom before insert on stellwerk.step_default for each row when (new.node_id = 'boom' and new.state = 'completed') execute function pg_temp.break()"
+    )
     # The trigger fires in the session that made it only because temporary functions live there: so complete on this one.
     worker.connection.close()
     worker.connection = db

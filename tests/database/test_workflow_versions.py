@@ -25,7 +25,10 @@ def test_saving_makes_one_draft_and_publishing_freezes_it(db, make_workflow):
     assert db.execute("select version, published_at is null from stellwerk.workflow_version").fetchall() == [(1, True)]
     assert db.execute("select stellwerk.publish_workflow('linear')").fetchone() == (1,)
     make_workflow(linear(3), publish=False)
-    assert db.execute("select version, published_at is null from stellwerk.workflow_version order by 1").fetchall() == [(1, False), (2, True)]
+    assert db.execute("select version, published_at is null from stellwerk.workflow_version order by 1").fetchall() == [
+        (1, False),
+        (2, True),
+    ]
 
 
 def test_a_published_version_never_changes(db, make_workflow):
@@ -71,7 +74,13 @@ def test_wrong_moves_are_refused_with_the_way_out(db, make_workflow):
 def test_a_document_with_errors_is_a_draft_that_cannot_be_published(db, engine):
     from stellwerk.definition.compile import compile_workflow
 
-    compiled = compile_workflow(document("bad", [START, {"id": "x", "type": "logic.if", "config": {"condition": "steps.nope.output = 1"}}], ["start -> x"]))
+    compiled = compile_workflow(
+        document(
+            "bad",
+            [START, {"id": "x", "type": "logic.if", "config": {"condition": "steps.nope.output = 1"}}],
+            ["start -> x"],
+        )
+    )
     problems = [p.as_json() for p in compiled.problems]
     assert problems
     engine.save_workflow(compiled.document, compiled.plan, problems)
@@ -82,7 +91,9 @@ def test_a_document_with_errors_is_a_draft_that_cannot_be_published(db, engine):
 def test_node_types_of_a_later_release_are_never_half_run(db, engine):
     from stellwerk.definition.compile import compile_workflow
 
-    compiled = compile_workflow(document("later", [START, {"id": "w", "type": "logic.wait", "config": {"for": "P1D"}}], ["start -> w"]))
+    compiled = compile_workflow(
+        document("later", [START, {"id": "w", "type": "logic.wait", "config": {"for": "P1D"}}], ["start -> w"])
+    )
     # Even without the compiler's word for it.
     engine.save_workflow(compiled.document, compiled.plan, [])
     diag = fails(db, "SW006", "select stellwerk.publish_workflow('later')")

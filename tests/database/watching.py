@@ -35,7 +35,9 @@ def on_row(slug: str = "intake", *trigger_nodes: str, **config: Any) -> dict[str
 
 def watch(db: psycopg.Connection[Any], table: str = "orders", workflow: str = "intake", **named: Any) -> int:
     arguments = "".join(f", {name} => %({name})s" for name in named)
-    return value(db, f"select stellwerk.watch_table(%(table)s, %(workflow)s{arguments})", table=table, workflow=workflow, **named)
+    return value(
+        db, f"select stellwerk.watch_table(%(table)s, %(workflow)s{arguments})", table=table, workflow=workflow, **named
+    )
 
 
 def value(db: psycopg.Connection[Any], statement: str, **named: Any) -> Any:

@@ -1,8 +1,8 @@
 """An executor that does what a step's script says, and a process that works with it.
 
 Scripts: `ok`, `sleep S`, `block S` (in the way of everybody, were it not in a thread), `die` (kills its process),
-`sink` (writes the idempotency key to the file SINK, synced), `fail`, `fail N` (the first N attempts), `raise`,
-`nan`, `nul`, `surrogate`, `deep`, `large`, `object`.
+`sink S` (writes the idempotency key to the file SINK, synced; the first attempt then sleeps), `fail`, `fail N`
+(the first N attempts), `raise`, `nan`, `nul`, `surrogate`, `deep`, `large`, `object`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Puppet(Executor[Script, Any]):
             os.kill(os.getpid(), signal.SIGKILL)
         elif word == "sink":
             write_to_sink(call)
-            if rest:
+            if rest and call.attempt == 1:
                 await asyncio.sleep(float(rest))
         elif word == "fail" and (not rest or call.attempt <= int(rest)):
             raise ExecutorError("it did not work", error_class="told_to", retryable=True, detail={"n": call.attempt})

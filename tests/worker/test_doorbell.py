@@ -13,7 +13,9 @@ Db = psycopg.Connection[Any]
 
 
 def calls_of(db: Db, name: str) -> int:
-    row = db.execute("select coalesce(sum(calls), 0) from pg_stat_user_functions where funcname = %s", [name]).fetchone()
+    row = db.execute(
+        "select coalesce(sum(calls), 0) from pg_stat_user_functions where funcname = %s", [name]
+    ).fetchone()
     assert row is not None
     return int(row[0])
 
@@ -22,7 +24,9 @@ def calls_of(db: Db, name: str) -> int:
 def counted(dsn: str, db: Db) -> Db:
     """The server counts function calls in sessions that begin from now on."""
     name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
-    db.execute(psycopg.sql.SQL("alter database {} set track_functions = 'pl'").format(psycopg.sql.Identifier(str(name))))
+    db.execute(
+        psycopg.sql.SQL("alter database {} set track_functions = 'pl'").format(psycopg.sql.Identifier(str(name)))
+    )
     return db
 
 

@@ -14,7 +14,8 @@ Db = psycopg.Connection[Any]
 def enqueue(db: Db, steps: list[tuple[int, int, str, int, Any]]) -> list[int]:
     columns = [list(column) for column in zip(*steps, strict=True)]
     row = db.execute(
-        "select stellwerk.enqueue_steps(1, %s::bigint[], %s::bigint[], %s::text[], %s::int[], %s::timestamptz[])", columns
+        "select stellwerk.enqueue_steps(1, %s::bigint[], %s::bigint[], %s::text[], %s::int[], %s::timestamptz[])",
+        columns,
     ).fetchone()
     assert row is not None
     return list(row[0])
@@ -36,7 +37,9 @@ def test_each_step_is_told_its_job_in_the_same_order(tx: Db) -> None:
     assert sum(len(job[2]) for job in known.values()) == 120
 
 
-@pytest.mark.parametrize(("steps", "expected"), [(1, 1), (2, 2), (4, 4), (5, 3), (40, 4), (200, 4), (201, 5), (1000, 20)])
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(1, 1), (2, 2), (4, 4), (5, 3), (40, 4), (200, 4), (201, 5), (1000, 20)]
+)
 def test_many_steps_share_a_job_and_few_are_spread(tx: Db, steps: int, expected: int) -> None:
     ids = enqueue(tx, [(1, n, "http.request", 0, None) for n in range(steps)])
     known = jobs(tx)
@@ -47,10 +50,16 @@ def test_many_steps_share_a_job_and_few_are_spread(tx: Db, steps: int, expected:
 def test_steps_that_are_due_later_wait_in_jobs_of_their_own(tx: Db) -> None:
     first, second, third = enqueue(
         tx,
-        [(1, 1, "http.request", 0, "2100-01-01Z"), (1, 2, "http.request", 0, None), (1, 3, "http.request", 0, "2100-01-01Z")],
+        [
+            (1, 1, "http.request", 0, "2100-01-01Z"),
+            (1, 2, "http.request", 0, None),
+            (1, 3, "http.request", 0, "2100-01-01Z"),
+        ],
     )
     assert second not in (first, third)
-    rows = dict(tx.execute("select id, execute_after > now() + interval '1 year' from stellwerk_queue.pgqueuer").fetchall())
+    rows = dict(
+        tx.execute("select id, execute_after > now() + interval '1 year' from stellwerk_queue.pgqueuer").fetchall()
+    )
     assert (rows[first], rows[second]) == (True, False)
     assert tx.execute("select stellwerk.next_job_seconds(array['http.request'])").fetchone() == (0.0,)
     assert tx.execute("select stellwerk.next_job_seconds(array['other'])").fetchone() == (None,)
@@ -83,7 +92,9 @@ def test_old_log_rows_are_pruned_and_young_ones_stay(tx: Db) -> None:
 
 
 def test_pgqueuers_own_trigger_is_gone(tx: Db) -> None:
-    triggers = "select count(*) from pg_trigger where tgrelid = 'stellwerk_queue.pgqueuer'::regclass and not tgisinternal"
+    triggers = (
+        "select count(*) from pg_trigger where tgrelid = 'stellwerk_queue.pgqueuer'::regclass and not tgisinternal"
+    )
     assert tx.execute(triggers).fetchone() == (0,)
 
 

@@ -30,11 +30,16 @@ def test_a_hundred_runs_at_once(chain, engine, db, start_worker, wait_until) -> 
     start_worker()
     done = "select count(*) from stellwerk.run where state = 'completed' and run_id = any(%s)"
     wait_until(lambda: db.execute(done, [runs]).fetchone() == (100,))
-    assert db.execute("select count(*), max(attempt) from stellwerk.step where runs_in = 'worker'").fetchone() == (200, 1)
+    assert db.execute("select count(*), max(attempt) from stellwerk.step where runs_in = 'worker'").fetchone() == (
+        200,
+        1,
+    )
     wait_until(lambda: db.execute("select count(*) from stellwerk_queue.pgqueuer").fetchone() == (0,))
 
 
-def test_a_failed_attempt_is_tried_again_with_the_same_key(chain, engine, start_worker, state_of, steps_of, wait_until) -> None:
+def test_a_failed_attempt_is_tried_again_with_the_same_key(
+    chain, engine, start_worker, state_of, steps_of, wait_until
+) -> None:
     start_worker()
     retry = {"max_attempts": 3, "interval": "PT0.2S", "backoff": 1, "jitter": False}
     run_id = engine.start_run(chain("again", "fail 2", retry=retry))
@@ -109,7 +114,10 @@ def test_settings_that_do_not_fit_are_told_without_their_values(
 
     start_worker({"http.request": HttpRequest()})
     config = {"url": "{{ trigger.payload.url }}", "body": "{{ trigger.payload.secret }}"}
-    steps = [{"id": "start", "type": "trigger.manual", "config": {}}, {"id": "a", "type": "http.request", "config": config}]
+    steps = [
+        {"id": "start", "type": "trigger.manual", "config": {}},
+        {"id": "a", "type": "http.request", "config": config},
+    ]
     run_id = engine.start_run(
         make_workflow({"slug": "unfit", "name": "unfit", "steps": steps}), {"url": 7, "secret": ["hunter2"]}
     )
@@ -120,7 +128,9 @@ def test_settings_that_do_not_fit_are_told_without_their_values(
     assert "hunter2" not in str(error)
 
 
-def test_blocking_code_does_not_stop_the_others(make_workflow, chain, engine, start_worker, state_of, wait_until) -> None:
+def test_blocking_code_does_not_stop_the_others(
+    make_workflow, chain, engine, start_worker, state_of, wait_until
+) -> None:
     start_worker()
     steps = [
         {"id": "start", "type": "trigger.manual", "config": {}},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import shutil
 import socket
 import sys
 import threading
@@ -112,8 +113,9 @@ def _published_as_it_is(stellwerk: Engine, slug: str, document: object) -> int |
         "select v.version, v.document from stellwerk.workflow w join stellwerk.workflow_version v"
         " on v.tenant_id = w.tenant_id and v.workflow_id = w.workflow_id and v.version = w.active_version"
         " where w.tenant_id = stellwerk.current_tenant_id() and w.slug = %s"
-        " and exists (select from stellwerk.table_watch t where t.tenant_id = w.tenant_id"
-        " and t.workflow_id = w.workflow_id and t.state = 'armed' and to_regclass(t.target) is not null)",
+        " and exists (select from stellwerk.table_watch t"
+        " join stellwerk.watch_trouble(w.tenant_id) x on x.watch_id = t.watch_id"
+        " where t.tenant_id = w.tenant_id and t.workflow_id = w.workflow_id and x.trouble is null)",
         [slug],
     )
     return int(rows[0]["version"]) if rows and rows[0]["document"] == document else None
@@ -168,9 +170,9 @@ def _tell(example: Example, settings: Settings, dsn: str, slugs: list[str], give
         say()
         numbers = [run["run_id"] for run in runs]
         cases = stellwerk.rows(
-            "select case_id as case, run_id as run, payload ->> 'name' as name, status, note"
+            "select run_id as run, case_id as case, payload ->> 'name' as name, status, note"
             " from stellwerk.backoffice_case"
-            " where tenant_id = stellwerk.current_tenant_id() and run_id = any (%s::bigint[]) order by case_id",
+            " where tenant_id = stellwerk.current_tenant_id() and run_id = any (%s::bigint[]) order by run_id",
             [numbers],
         )
         listing(cases, as_json=False, empty="No case.")
@@ -234,10 +236,13 @@ def _wait(stellwerk: Engine, slugs: list[str], mark: int, given_up: threading.Ev
 
 
 def _invite(place: str) -> None:
+    called = Path(sys.argv[0])
+    program = str(called) if called.name == "stellwerk" and shutil.which("stellwerk") is None else "stellwerk"
     say()
     say("A worker is running. In another terminal:")
-    say("  stellwerk run list")
-    say("  stellwerk db psql -c 'select case_id, status, note from stellwerk.backoffice_case'")
+    say(f"  {program} run list")
+    say(f"  {program} run show 1")
+    say(f"  {program} db psql")
     say(f"The web process answers at {place}/healthz. Ctrl-C ends everything; the data stay.")
     sys.stdout.flush()
 

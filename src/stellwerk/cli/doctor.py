@@ -200,7 +200,9 @@ def _cron(stellwerk: Engine) -> Finding:
     jobs = stellwerk.value("select count(*) from cron.job where command like '%%stellwerk.tick%%' and active")
     if jobs:
         return Finding("pg_cron", True, "calls stellwerk.tick()")
-    return Finding("pg_cron", True, "installed, but does not call stellwerk.tick(); workers keep the time")
+    return Finding(
+        "pg_cron", True, "installed, but workers keep the time: select stellwerk.use_pg_cron(); would let it"
+    )
 
 
 CHECKS: list[tuple[str, Callable[[Engine], Finding]]] = [

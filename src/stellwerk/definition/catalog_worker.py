@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from stellwerk.definition.node_types import Name, NodeConfig, NodeType, Values, literal, textarea
 
 Credential = Annotated[Name | None, Field(**literal("Credential", "Name of the stored credential."))]
-Status = Annotated[str, Field(pattern=r"^[1-5](xx|\d\d)$")] | Annotated[int, Field(ge=100, le=599)]
 Text = Annotated[str, Field(**textarea("Text", "May hold {{ expressions }}."))]
+
+
+def check_expected(value: Any) -> Any:
+    statuses = value if isinstance(value, list) else [value]
+    if not statuses or not all(re.fullmatch(r"[1-5](xx|\d\d)", str(status)) for status in statuses):
+        raise ValueError("must be a status such as 2xx or 200, or a list of such")
+    return value
 
 
 class HttpRequestConfig(NodeConfig):
@@ -28,7 +35,9 @@ class HttpRequestConfig(NodeConfig):
     body: Annotated[Any, Field(**textarea("Body", "Or the body as text."))] = None
     credential: Credential = None
     expect: Annotated[
-        Status | list[Status], Field(**literal("Expect", "Which answers are a success: 2xx, 200, or a list of such."))
+        Any,
+        AfterValidator(check_expected),
+        Field(**literal("Expect", "Which answers are a success: 2xx, 200, or a list of such.")),
     ] = "2xx"
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from stellwerk.definition.schemas import schema_faults
 from stellwerk.definition.trigger_when import when_faults
 
 LATER = "not_yet_available"
+MAX_EXPRESSIONS = 5000
 TABLE_NAME = re.compile(r'(?:[^\W\d]\w*|"(?:[^"]|"")+")(?:\.(?:[^\W\d]\w*|"(?:[^"]|"")+"))?\Z')
 PLAIN_NAME = re.compile(r"[^\W\d][\w.$-]{0,127}\Z")
 
@@ -43,22 +44,25 @@ def compile_workflow(document: dict[str, Any] | str | bytes) -> Compiled:
     value: Any = document
     if isinstance(document, (str, bytes)):
         value = decode(document, problems)
-        if value is None and problems.found:
-            return Compiled({}, problems.found, [])
-    elif not check_values(value, problems):
-        return Compiled({}, problems.found, [])
-    elif len(json.dumps(value, ensure_ascii=False).encode()) > MAX_BYTES:
-        problems.add(
-            "",
-            "too_large",
-            "The document is larger than 1 MB.",
-            hint="Keep data in tables; a document holds only the workflow.",
-        )
+    else:
+        check_values(value, problems)
+    if not problems.found:
+        check_size(json.dumps(value, ensure_ascii=False), problems)
+    if problems.found:
         return Compiled({}, problems.found, [])
     draft = read_document(value, problems)
     compiler = Compiler(draft, problems)
     plan = compiler.compile()
     return Compiled(draft.raw, problems.found, plan)
+
+
+def check_size(text: str, problems: Problems) -> None:
+    if len(text.encode()) > MAX_BYTES:
+        hint = "Keep data in tables; a document holds only the workflow."
+        problems.add("", "too_large", "The document is larger than 1 MB.", hint=hint)
+    elif text.count("{{") > MAX_EXPRESSIONS:
+        message = f"The document has {text.count('{{')} expressions; {MAX_EXPRESSIONS} are allowed."
+        problems.add("", "too_many", message, hint="Split it into several workflows.")
 
 
 @dataclass

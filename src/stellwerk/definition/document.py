@@ -225,9 +225,12 @@ def collect(
     except ValidationError as error:
         faults = error.errors(include_url=False)
     tops: set[Any] = set()
+    templates = bool((context or {}).get("templates"))
     for fault in faults:
-        tell(model, value, fault, place, problems, node)
         tops.add(fault["loc"][0] if fault["loc"] else None)
+        # A value that is only known in a run cannot be judged now.
+        if not (templates and fault["type"] != "extra_forbidden" and is_template(fault["input"])):
+            tell(model, value, fault, place, problems, node)
     if not isinstance(value, dict) or None in tops:
         return None
     try:
@@ -296,6 +299,10 @@ def tell(model: type[BaseModel], value: Any, fault: Any, place: str, problems: P
         text = fault["msg"].replace("Input should be ", "must be ").replace("Value should ", "must ")
         message = f"{name} {text[:1].lower()}{text[1:]}."
     problems.add(path, code, message, node=node, hint=hint)
+
+
+def is_template(value: Any) -> bool:
+    return isinstance(value, str) and "{{" in value
 
 
 def written_location(location: tuple[int | str, ...], value: Any, keep_last: bool) -> list[int | str]:

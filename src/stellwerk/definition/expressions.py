@@ -70,24 +70,18 @@ class TreeBuilder(Names):
         if kind in COMPARISONS:
             return self.comparison(node)
         if kind in ARITHMETIC:
-            self.may_raise = self.may_raise or kind in (exp.Div, exp.Mod)
-            return [ARITHMETIC[kind], self.build(node.this), self.build(node.expression)]
+            return self.arithmetic(node)
         return getattr(self, f"build_{kind.__name__.lower()}")(node)  # type: ignore[no-any-return]
 
     def refuse_kind(self, node: exp.Expression) -> Tree:
         kind = type(node)
-        what = WORDS.get(kind)
-        if what is None and isinstance(node, exp.Func):
-            what = f"the function {node.sql_name().lower()}"
-        what = what or f"{kind.__name__} is something that"
-        verb = "are" if what == "two texts side by side" else "is"
-        message = (
-            f"{what[0].upper()}{what[1:]} {verb} not allowed in an expression."
-            if kind in WORDS or isinstance(node, exp.Func)
-            else (f"The expression holds something that is not allowed ({kind.__name__}).")
-        )
+        hint = HINTS.get(kind, "docs/expressions.md shows what may be written.")
+        if kind not in WORDS:
+            return self.refuse(node, "not_allowed", f"{kind.__name__} is not allowed in an expression.", hint)
+        what = WORDS[kind]
+        verb = "are" if what in ("two texts side by side", "braces") else "is"
         return self.refuse(
-            node, "not_allowed", message, HINTS.get(kind, "docs/expressions.md shows what may be written.")
+            node, "not_allowed", f"{what[0].upper()}{what[1:]} {verb} not allowed in an expression.", hint
         )
 
     def refuse_argument(self, node: exp.Expression, unknown: set[str]) -> Tree:
@@ -215,6 +209,12 @@ class TreeBuilder(Names):
     def build_dpipe(self, node: exp.DPipe) -> Tree:
         return self.chain("concat", exp.DPipe, node)
 
+    def arithmetic(self, node: exp.Expression) -> Tree:
+        name, left, right = ARITHMETIC[type(node)], self.build(node.this), self.build(node.expression)
+        if name in ("div", "mod"):  # dividing by a number that is not zero cannot raise
+            self.may_raise = self.may_raise or not (right[0] == "value" and right[1])
+        return [name, left, right]
+
     def build_interval(self, node: exp.Interval) -> Tree:
         unit = node.args.get("unit")
         text = f"{node.this.this} {unit.this}" if unit is not None and isinstance(node.this, exp.Literal) else node.this
@@ -336,10 +336,13 @@ class TreeBuilder(Names):
         return self.zone(node, node.this, zone)
 
     def zone(self, node: exp.Expression, time: exp.Expression, zone: exp.Literal) -> Tree:
-        known = zoneinfo.available_timezones()
+        known = time_zones()
         if not re.fullmatch(r"[A-Za-z0-9_+\-/]{1,60}", zone.this) or (known and zone.this not in known):
             return self.refuse(
-                zone, "unknown_time_zone", f"There is no time zone {zone.this[:60]!r}.", did_you_mean(zone.this, known)
+                zone,
+                "unknown_time_zone",
+                f"There is no time zone {zone.this[:60]!r}.",
+                did_you_mean(zone.this, known) or "For example Europe/Berlin.",
             )
         self.may_raise = True
         return ["call", "timezone", self.build(time), ["value", zone.this]]
@@ -360,6 +363,11 @@ class TreeBuilder(Names):
 
     def build_bracket(self, node: exp.Bracket) -> Tree:
         return self.place(node)
+
+
+@functools.cache
+def time_zones() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones())
 
 
 def depth_of(tree: Tree) -> int:

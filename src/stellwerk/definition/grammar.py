@@ -80,6 +80,8 @@ WORDS: dict[type[exp.Expression], str] = {
     exp.JSONExtractScalar: "the operator ->>",
     exp.ArrayOverlaps: "the operator &&",
     exp.Collate: "COLLATE",
+    exp.Struct: "braces",
+    exp.SimilarTo: "SIMILAR TO",
 }
 
 HINTS: dict[type[exp.Expression], str] = {
@@ -93,5 +95,7 @@ HINTS: dict[type[exp.Expression], str] = {
     exp.ArrayOverlaps: "Write and.",
     exp.Concat: "Join texts with ||.",
     exp.Escape: "Escape with a backslash.",
+    exp.SimilarTo: "Use like, contains() or starts_with().",
+    exp.Struct: "A condition is written without {{ }}; only texts have them.",
     exp.Array: "Lists can only be compared by x in (1, 2, 3).",
 }

@@ -56,7 +56,13 @@ class Graph:
     def _find_back(self) -> frozenset[Way]:
         """Ways whose target stands on every way from a start to their source; in a knot that has none, those that a
         depth-first walk in document order finds returning."""
-        back = {way for way in self.ways if self.dominates(way.target, way.source)}
+        # Only within a knot can a way lead back.
+        knot_of = {node: number for number, knot in enumerate(self.knots()) for node in knot}
+        back = {
+            way
+            for way in self.ways
+            if knot_of.get(way.source, -1) == knot_of.get(way.target, -2) and self.dominates(way.target, way.source)
+        }
         # What is left may still hold knots: walk each with the ways found so far taken out.
         place = {name: number for number, name in enumerate(self.nodes)}
 

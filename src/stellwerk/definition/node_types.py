@@ -35,7 +35,7 @@ class NodeConfig(BaseModel):
     `condition` an expression without braces.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", strict=True, coerce_numbers_to_str=True)
 
     @field_validator("*", mode="wrap")
     @classmethod

@@ -146,7 +146,7 @@ def normal_value(value: Any) -> Any:
 
 def plain_settings(model: BaseModel | None, config: dict[str, Any]) -> dict[str, Any]:
     """A node's settings with defaults, under the names that documents use."""
-    return config if model is None else model.model_dump(by_alias=True, mode="python", warnings=False)
+    return config if model is None else {**model.model_dump(by_alias=True, mode="python", warnings=False), **config}
 
 
 def reads_of(found: list[Found]) -> dict[str, Any]:

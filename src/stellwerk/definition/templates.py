@@ -10,6 +10,8 @@ from stellwerk.definition.expressions import Expression, compile_expression
 from stellwerk.definition.names import Tree
 from stellwerk.definition.parsing import Fault
 
+MAX_EXPRESSIONS = 200
+
 DOLLAR = re.compile(r"\$\{\s*([A-Za-z_][\w.\[\]]*?)\s*\}", re.ASCII)
 STEP = re.compile(r"(?<![\w.\"'])step(?=\s*\.\s*[a-z])", re.ASCII)
 
@@ -53,6 +55,10 @@ def read_template(text: str) -> Template:
         if end is None:
             hint = "Close it with }}; braces that are meant as text are written {{ '{{' }}."
             faults.append(Fault("unclosed_braces", "An expression is opened with {{ but never closed.", begin, hint))
+            break
+        if len(offsets) == MAX_EXPRESSIONS:
+            hint = "Build the text in several steps, with logic.transform."
+            faults.append(Fault("too_many", f"A text may hold {MAX_EXPRESSIONS} expressions.", begin, hint))
             break
         if text[at:begin]:
             parts.append(text[at:begin])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from stellwerk.definition.catalog_worker import EsignRequestConfig
+from stellwerk.definition.catalog import EsignRequestConfig
 from stellwerk.executors.base import Call, Executor
 from stellwerk.executors.http import order, refuse_credential
 

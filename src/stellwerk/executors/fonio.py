@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stellwerk.definition.catalog_worker import FonioCallConfig
+from stellwerk.definition.catalog import FonioCallConfig
 from stellwerk.executors.base import Call, Executor, TextLike
 from stellwerk.executors.http import order, refuse_credential
 

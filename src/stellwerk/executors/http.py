@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from stellwerk.definition.catalog_worker import HttpRequestConfig
-from stellwerk.executors.base import Answer, Call, Effects, Executor, ExecutorError, TextLike
+from stellwerk.definition.catalog import HttpRequestConfig
+from stellwerk.executors.base import Answer, Call, Effects, Executor, ExecutorError
 
 EXCERPT_CHARACTERS = 1000
 # Statuses of the 4xx range that say "not now" rather than "not like this".
@@ -27,22 +27,16 @@ class HttpAnswer(BaseModel):
     body: Any = Field(title="Body", description="Parsed when it is JSON; text; Base64 when it is neither.")
 
 
-class HttpRequestSettings(HttpRequestConfig):
-    """As in the catalog; header values that are numbers are fine as well."""
-
-    headers: dict[str, TextLike] = Field(default_factory=dict)
-
-
-class HttpRequest(Executor[HttpRequestSettings, HttpAnswer]):
+class HttpRequest(Executor[HttpRequestConfig, HttpAnswer]):
     """Call a URL and put out status, headers and body. Private addresses are refused unless allowed."""
 
     type = "http.request"
 
-    async def execute(self, call: Call[HttpRequestSettings]) -> HttpAnswer:
+    async def execute(self, call: Call[HttpRequestConfig]) -> HttpAnswer:
         """Make the call; a status that is not expected is an error of class http_4xx, http_5xx …"""
         config = call.config
         refuse_credential(config.credential)
-        headers = dict(config.headers)
+        headers = {name: _text(value) for name, value in config.headers.items() if value is not None}
         body = _body(config, headers)
         answer = await call.effects.request(
             config.method, config.url, headers=headers, query=_query(config.query), body=body
@@ -77,9 +71,10 @@ async def order(effects: Effects, url: str, document: dict[str, Any]) -> dict[st
     return body if isinstance(body, dict) else {}
 
 
-def is_expected(status: int, expect: str) -> bool:
-    """Whether a status is among those expected: `2xx`, `200`, or several with commas between them."""
-    return any(item.strip() in (str(status), f"{status // 100}xx") for item in expect.split(","))
+def is_expected(status: int, expect: Any) -> bool:
+    """Whether a status is among those expected: `2xx`, `200`, or a list of such."""
+    wanted = expect if isinstance(expect, list) else str(expect).split(",")
+    return any(str(item).strip() in (str(status), f"{status // 100}xx") for item in wanted)
 
 
 def read_body(answer: Answer) -> Any:
@@ -127,11 +122,11 @@ def unexpected(answer: Answer) -> ExecutorError:
 
 
 def _body(config: HttpRequestConfig, headers: dict[str, str]) -> bytes | str | None:
-    if config.json_ is None:
-        return config.body
+    if config.json_body is None:
+        return None if config.body is None else _text(config.body)
     if not any(name.lower() == "content-type" for name in headers):
         headers["Content-Type"] = "application/json"
-    return json.dumps(config.json_, ensure_ascii=False).encode()
+    return json.dumps(config.json_body, ensure_ascii=False).encode()
 
 
 def _query(query: dict[str, Any]) -> list[tuple[str, str]]:

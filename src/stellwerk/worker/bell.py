@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
-from stellwerk.worker.connections import connect, hang_up
+from stellwerk.worker.connections import Former, connect, hang_up
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ class Bell:
         self._conninfo = conninfo
         self._granted = granted
         self._connection: AsyncConnection[Any] | None = None
+        self._former = Former()
         self._asking: asyncio.Task[None] | None = None
         self.on_duty = False
         self.asleep = False
@@ -47,6 +48,7 @@ class Bell:
             if self._connection is None or self._connection.closed:
                 self._connection = await connect(self._conninfo)
                 await self._connection.execute("set statement_timeout = 0")
+                await self._former.succeed(self._connection)
             self.on_duty = bool(await self._ask_for("select stellwerk.take_duty()"))
         except (psycopg.Error, OSError, TimeoutError) as error:
             self._lost(error)

@@ -37,6 +37,8 @@ def worker_conninfo(dsn: str, name: str, role: str | None = None) -> str:
         "-c idle_in_transaction_session_timeout=60s",
         "-c enable_seqscan=off",  # plans are made while tables are empty; on a queue they must not stay so
         "-c jit=off",
+        # The server, too, must notice soon that we are gone: our locks say that we live.
+        "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000",
     ]
     if role:
         options.append(f"-c role={role}")
@@ -67,6 +69,27 @@ def hang_up(connection: AsyncConnection[Any]) -> None:
     with contextlib.suppress(OSError, psycopg.Error):
         with socket.socket(fileno=os.dup(connection.fileno())) as end:
             end.shutdown(socket.SHUT_RDWR)
+
+
+class Former:
+    """Our last session of a kind, which the server may still believe to be alive, with the locks it holds."""
+
+    def __init__(self) -> None:
+        self._session: tuple[int, str] | None = None
+
+    async def succeed(self, connection: AsyncConnection[Any]) -> None:
+        """End the former session, and remember this one."""
+        if self._session is not None:
+            with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+                await connection.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where pid = %s and backend_start::text = %s and pid <> pg_backend_pid()",
+                    self._session,
+                )
+        cursor = await connection.execute(
+            "select pid, backend_start::text from pg_stat_activity where pid = pg_backend_pid()"
+        )
+        self._session = await cursor.fetchone()
 
 
 def is_lost(error: BaseException) -> bool:

@@ -34,8 +34,8 @@ READ_SECONDS = 30.0
 TOTAL_SECONDS = 60.0
 
 # At INFO they log whole URLs, which may hold secrets.
-for _name in ("httpx2", "httpcore2"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+for _chatty in ("httpx2", "httpcore2"):
+    logging.getLogger(_chatty).setLevel(logging.WARNING)
 
 # Set by us or able to mislead whoever reads the request after us.
 _OUR_HEADERS = frozenset(
@@ -169,7 +169,8 @@ class Gate:
         self, method: str, target: httpx2.URL, headers: list[tuple[str, str]], body: bytes | None, limit: int
     ) -> tuple[Answer, str | None]:
         timeouts = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-        request = self._client.build_request(method, target, headers=headers, content=body, timeout=timeouts)
+        encoded = [(name.encode("ascii"), value.encode()) for name, value in headers]
+        request = self._client.build_request(method, target, headers=encoded, content=body, timeout=timeouts)
         response = await self._client.send(request, stream=True)
         try:
             content = await _read(response, limit, _name(target))

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from stellwerk.worker.connections import RECONNECT_SECONDS, connect, hang_up
+from stellwerk.worker.connections import RECONNECT_SECONDS, Former, connect, hang_up
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Listener:
         self._conninfo = conninfo
         self._callbacks: dict[str, list[Callback]] = {}
         self._connection: AsyncConnection[Any] | None = None
-        self._former: tuple[int, str] | None = None
+        self._former = Former()
         self._new_channel = False
         self._ignored: dict[str, Callable[[int], bool]] = {}
         self.on_connect: list[Callable[[AsyncConnection[Any]], Awaitable[None]]] = []
@@ -86,7 +86,7 @@ class Listener:
         alarm = asyncio.get_running_loop().call_later(2 * ANSWER_SECONDS, hang_up, connection)
         try:
             await connection.execute("set statement_timeout = 0")
-            await self._end_former(connection)
+            await self._former.succeed(connection)
             for prepare in self.on_connect:
                 await prepare(connection)
             for channel in self._callbacks:
@@ -98,20 +98,6 @@ class Listener:
         self.listening.set()
         for ready in self.on_ready:
             ready()
-
-    async def _end_former(self, connection: AsyncConnection[Any]) -> None:
-        """End our own last session, which the server may still believe to be alive, with the locks it holds."""
-        if self._former is not None:
-            with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
-                await connection.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity"
-                    " where pid = %s and backend_start::text = %s and pid <> pg_backend_pid()",
-                    self._former,
-                )
-        cursor = await connection.execute(
-            "select pid, backend_start::text from pg_stat_activity where pid = pg_backend_pid()"
-        )
-        self._former = await cursor.fetchone()
 
     async def _listen(self, connection: AsyncConnection[Any]) -> None:
         while True:

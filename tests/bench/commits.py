@@ -1,0 +1,58 @@
+"""pgbench: commits per second of a statement, and the plain insert that all else is compared with."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TypeVar
+
+from bench.place import Place
+
+Result = TypeVar("Result")
+INSERT = "insert into bench.commit (amount) values (1)"
+
+
+def rate(where: Place, statement: str, clients: int, seconds: float) -> float:
+    """How often per second so many clients carry out a statement and commit it, prepared once per client."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write(statement + ";\n")
+        script.flush()
+        done = subprocess.run(
+            [
+                *(where.pgbench, "-n", "-M", "prepared", "-f", script.name),
+                *("-c", str(clients), "-j", str(min(clients, 2)), "-T", str(max(1, round(seconds))), where.dsn),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    found = re.search(r"^tps = ([0-9.]+)", done.stdout, re.MULTILINE)
+    if done.returncode or found is None:
+        raise RuntimeError(f"pgbench failed: {(done.stderr or done.stdout).strip()[-1000:]}")
+    return float(found[1])
+
+
+@dataclass
+class Anchor:
+    """The rate of plain single-row commits, measured over and over between everything else."""
+
+    where: Place
+    seconds: float
+    rates: dict[int, list[float]] = field(default_factory=dict)
+
+    def measure(self, clients: int) -> float:
+        """Once more."""
+        found = rate(self.where, INSERT, clients, self.seconds)
+        self.rates.setdefault(clients, []).append(found)
+        return found
+
+    def around(self, clients: int, measure: Callable[[], Result]) -> tuple[Result, float]:
+        """Measure something, and the anchor before and after it: what came out, and the mean of the two anchors."""
+        before = self.measure(clients)
+        result = measure()
+        return result, fmean([before, self.measure(clients)])

@@ -1,0 +1,120 @@
+"""The workflows and tables that the benchmark works on."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from bench.place import PLUGIN, Place
+
+TABLES = """
+create schema bench;
+create table bench.commit (id bigint generated always as identity primary key, amount integer not null);
+
+-- An application's table in several copies: one without a watch, one for each kind of watch.
+create table bench.plain (
+  id bigint generated always as identity primary key, customer text not null, amount integer not null,
+  status text not null default 'new', created_at timestamptz not null default now());
+create table bench.watched (like bench.plain including all);
+create table bench.none    (like bench.plain including all);
+create table bench.rows    (like bench.plain including all);
+create table bench.bulk    (like bench.plain including all);
+create table bench.bulk_none (like bench.plain including all);
+create table bench.first_sql    (like bench.plain including all);
+create table bench.first_worker (like bench.plain including all);
+"""
+
+# Five nodes after the trigger; only these are counted. What the expressions ask for is what people write.
+SQL_FIVE: dict[str, Any] = {
+    "slug": "bench-sql",
+    "name": "Five SQL nodes",
+    "nodes": [
+        {"id": "start", "type": "trigger.manual"},
+        {
+            "id": "order",
+            "type": "logic.set",
+            "config": {
+                "values": {"customer": "{{ trigger.payload.customer }}", "amount": "{{ trigger.payload.amount }}"}
+            },
+        },
+        {"id": "large", "type": "logic.if", "config": {"condition": "vars.amount > 100"}},
+        {
+            "id": "offer",
+            "type": "logic.transform",
+            "config": {
+                "output": {
+                    "text": "Hello {{ vars.customer }}, your order is worth {{ vars.amount }}.",
+                    "customer": "{{ upper(trigger.payload.customer) }}",
+                }
+            },
+        },
+        {"id": "note", "type": "logic.set", "config": {"values": {"text": "{{ steps.offer.output.text }}"}}},
+        {
+            "id": "result",
+            "type": "logic.transform",
+            "config": {"output": {"text": "{{ vars.text }}", "large": "{{ steps.large.output.result }}"}},
+        },
+    ],
+    "edges": [
+        {"from": "start", "to": "order"},
+        {"from": "order", "to": "large"},
+        {"from": "large", "port": "true", "to": "offer"},
+        {"from": "offer", "to": "note"},
+        {"from": "note", "to": "result"},
+    ],
+}
+PAYLOAD = '{"customer": "Ada Lovelace", "amount": 250}'
+NODES = 5
+
+
+def chain(slug: str, trigger: dict[str, Any], count: int) -> dict[str, Any]:
+    """A trigger and so many no-op worker nodes, one after the other."""
+    nodes = [{"id": f"n{number}", "type": "bench.noop"} for number in range(1, count + 1)]
+    nodes[0]["config"] = {"value": "{{ trigger.payload.customer }}"}
+    ids = [trigger["id"], *(node["id"] for node in nodes)]
+    return {
+        "slug": slug,
+        "name": slug,
+        "nodes": [trigger, *nodes],
+        "edges": [{"from": a, "to": b} for a, b in zip(ids, ids[1:], strict=False)],
+    }
+
+
+WORKER_FIVE = chain("bench-worker", {"id": "start", "type": "trigger.manual"}, NODES)
+ROW = {"id": "row", "type": "trigger.row"}
+ROW_WORKER = chain("bench-row-worker", ROW, 1)
+ROW_SQL: dict[str, Any] = {
+    "slug": "bench-row-sql",
+    "name": "One SQL node per row",
+    "nodes": [
+        ROW,
+        {"id": "seen", "type": "logic.transform", "config": {"output": {"customer": "{{ trigger.row.customer }}"}}},
+    ],
+    "edges": [{"from": "row", "to": "seen"}],
+}
+
+
+def prepare(where: Place) -> None:
+    """Make the tables, publish the workflows, set the watches."""
+    if str(PLUGIN) not in sys.path:
+        sys.path.insert(0, str(PLUGIN))  # the compiler finds the no-op's type by its entry point as well
+    from stellwerk.definition.compile import compile_workflow
+    from stellwerk.engine import Engine
+
+    with where.connect() as connection:
+        connection.execute(TABLES)
+        engine = Engine(connection)
+        for document in (SQL_FIVE, WORKER_FIVE, ROW_WORKER, ROW_SQL):
+            compiled = compile_workflow(document)
+            if not compiled.is_publishable:
+                raise RuntimeError(f"{document['slug']}: {compiled.problems}")
+            problems = [problem.as_json() for problem in compiled.problems]
+            slug, version = engine.save_workflow(compiled.document, compiled.plan, problems)
+            engine.publish_workflow(slug, version)
+        engine.watch_table("bench.watched", "bench-row-sql")
+        engine.watch_table("bench.rows", "bench-row-sql")
+        engine.watch_table("bench.none", "bench-row-sql", condition="new.amount < 0")
+        engine.watch_table("bench.bulk", "bench-row-sql", bulk=True)
+        engine.watch_table("bench.bulk_none", "bench-row-sql", condition="new.amount < 0", bulk=True)
+        engine.watch_table("bench.first_sql", "bench-row-sql")
+        engine.watch_table("bench.first_worker", "bench-row-worker")

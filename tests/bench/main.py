@@ -1,0 +1,78 @@
+"""The command: one run on one server, a table in the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from bench.commits import Anchor
+from bench.documents import prepare
+from bench.figures import GOALS, Figures, goal_lines, table
+from bench.measures import PARTS, Bench
+from bench.place import place
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print. A missed goal is printed, not judged: the status says only whether everything ran."""
+    options = _options(arguments)
+    tell = (lambda text: None) if options.quiet else (lambda text: print(text, file=sys.stderr, flush=True))
+    began = time.monotonic()
+    with place(options.dsn, options.pg_bin) as where:
+        about = where.about()
+        tell("PostgreSQL {server}, fsync {fsync}, synchronous_commit {synchronous_commit}, {cores} cores".format(**about))
+        prepare(where)
+        figures = Figures()
+        anchor = Anchor(where, options.seconds)
+        bench = Bench(where, anchor, figures, options.seconds, options.runs, options.samples)
+        for number in range(1, options.rounds + 1):
+            for name in options.only or PARTS:
+                tell(f"{time.monotonic() - began:4.0f} s  round {number} of {options.rounds}: {name}")
+                with where.connect() as connection:
+                    connection.execute("checkpoint")
+                anchor.measure(1)
+                PARTS[name](bench)
+            anchor.measure(16)
+    ordered = _with_anchor(figures, anchor)
+    if options.json:
+        goals = [found for goal in GOALS if (found := goal.as_json(ordered))]
+        print(json.dumps({"about": about, "figures": [f.as_json() for f in ordered.all.values()], "goals": goals}, indent=2))
+    else:
+        print("PostgreSQL {server}, fsync {fsync}, synchronous_commit {synchronous_commit}, {cores} cores".format(**about))
+        print()
+        print(table(ordered))
+        print()
+        print("\n".join(goal_lines(ordered)))
+    return 0
+
+
+def _with_anchor(figures: Figures, anchor: Anchor) -> Figures:
+    """The plain commits first: everything else is read beside them."""
+    ordered = Figures()
+    for clients, rates in sorted(anchor.rates.items()):
+        for value in rates:
+            ordered.add(f"commits_{clients}", f"plain commits/s, {clients} client{'s' * (clients > 1)}", "1/s", value)
+    ordered.all.update(figures.all)
+    return ordered
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench", description="Measure Stellwerk beside plain commits on the same server in the same minutes."
+    )
+    parser.add_argument("--dsn", help="a server to use, with the right to create a database; else one is started")
+    parser.add_argument("--pg-bin", type=Path, metavar="DIR", help="binaries of the server to start, and of pgbench")
+    parser.add_argument("--only", action="append", choices=list(PARTS), help="only this part; may be given again")
+    parser.add_argument("--rounds", type=int, default=3, help="medians are taken over so many rounds (3)")
+    parser.add_argument("--seconds", type=float, default=3, help="of each pgbench (3)")
+    parser.add_argument("--runs", type=int, default=4000, help="runs of the SQL and of the worker workflow (4000)")
+    parser.add_argument("--samples", type=int, default=200, help="rows whose latency is taken, per round (200)")
+    parser.add_argument("--quick", action="store_true", help="everything once and briefly, to see that it works")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--quiet", action="store_true", help="say nothing while it runs")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.rounds, options.seconds, options.runs, options.samples = 1, 1, 50, 10
+    return options

@@ -1,0 +1,200 @@
+"""What is measured, one function per part. Each is called once per round and adds to the figures."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean
+
+from bench.commits import Anchor, rate
+from bench.documents import NODES, PAYLOAD
+from bench.figures import COMMITS_16, Figures, percentile
+from bench.place import Place, peak_memory, value, wait_until, worker
+
+BATCH = 500
+START = "select count(stellwerk.start_run(%s, %s)) from generate_series(1, %s)"
+ONE_ROW = "insert into {table} (customer, amount) values ('Ada Lovelace', 250)"
+MANY_ROWS = (
+    "insert into {table} (customer, amount) select 'Customer ' || i, i from generate_series(1, 1000) as i"
+)
+
+
+@dataclass
+class Bench:
+    """Where to measure, how much, and where to put the figures."""
+
+    where: Place
+    anchor: Anchor
+    figures: Figures
+    seconds: float
+    runs: int
+    samples: int
+
+
+def sql_steps(bench: Bench) -> None:
+    """Five SQL nodes: in sets by pump, and one run per call."""
+    add = bench.figures.add
+    for connections in (1, 2):
+        (starting, pumping), commits = bench.anchor.around(16, lambda n=connections: _in_sets(bench, n))
+        name = "1 connection" if connections == 1 else f"{connections} connections"
+        steps = bench.runs * NODES / pumping
+        add(f"sql_runs_{connections}", f"SQL runs/s, advanced in sets by {name}", "runs/s", bench.runs / pumping)
+        add(f"sql_sets_{connections}", f"  steps/s, {name}", "steps/s", steps, steps / commits, COMMITS_16)
+        whole = bench.runs * NODES / (starting + pumping)
+        add(f"sql_whole_{connections}", "  steps/s, starting in bulk included", "steps/s", whole, whole / commits, COMMITS_16)
+    statement = f"select stellwerk.advance(stellwerk.start_run('bench-sql', '{PAYLOAD}'))"
+    for clients in (1, 16):
+        name = "1 client" if clients == 1 else f"{clients} clients"
+        beside = f"commits, {name}"
+        runs, commits = bench.anchor.around(clients, lambda n=clients: rate(bench.where, statement, n, bench.seconds))
+        add(f"sql_single_{clients}", f"SQL runs/s, started and advanced one per call, {name}", "runs/s", runs)
+        add(f"sql_single_steps_{clients}", "  steps/s", "steps/s", runs * NODES, runs * NODES / commits, beside)
+
+
+def _in_sets(bench: Bench, connections: int) -> tuple[float, float]:
+    """Seconds that it takes to start the runs in one statement, and to pump them through."""
+    with bench.where.connect() as connection:
+        before = time.perf_counter()
+        connection.execute(START, ["bench-sql", PAYLOAD, bench.runs])
+        started = time.perf_counter()
+        threads = [threading.Thread(target=_pump, args=(bench.where,)) for _ in range(connections)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        ended = time.perf_counter()
+        if not _idle(connection):
+            raise RuntimeError("pump left runs behind")
+    return started - before, ended - started
+
+
+def _pump(where: Place) -> None:
+    with where.connect() as connection:
+        while value(connection, f"select stellwerk.pump({BATCH})").get("more"):
+            pass
+
+
+def _idle(connection: object) -> bool:
+    return not value(
+        connection,  # type: ignore[arg-type]
+        "select exists (select from stellwerk.run where state in ('pending', 'running', 'waiting'))",
+    )
+
+
+def worker_steps(bench: Bench) -> None:
+    """Five no-op nodes carried out by one worker process; the seconds are the database's."""
+
+    def measure() -> float:
+        with bench.where.connect() as connection:
+            last = value(connection, "select coalesce(max(run_id), 0) from stellwerk.run")
+            with connection.transaction():
+                connection.execute(START, ["bench-worker", PAYLOAD, bench.runs])
+                began = value(connection, "select clock_timestamp()")
+            wait_until(lambda: _idle(connection), 600, 0.1)
+            ended, failed = connection.execute(
+                "select max(ended_at), count(*) filter (where state <> 'completed') from stellwerk.run where run_id > %s", [last]
+            ).fetchone() or (began, 1)
+            if failed:
+                raise RuntimeError(f"{failed} runs did not complete")
+        return float((ended - began).total_seconds())
+
+    def with_worker() -> tuple[float, float | None]:
+        with worker(bench.where) as pid:
+            measured = measure()
+            return measured, peak_memory(pid)
+
+    (seconds, memory), commits = bench.anchor.around(16, with_worker)
+    steps = bench.runs * NODES / seconds
+    bench.figures.add("worker_runs", "worker runs/s, 1 worker process", "runs/s", bench.runs / seconds)
+    bench.figures.add("worker", "  steps/s", "steps/s", steps, steps / commits, COMMITS_16)
+    if memory is not None:
+        bench.figures.add("worker_memory", "  memory of the worker at most, MB", "MB", memory)
+
+
+def latency(bench: Bench) -> None:
+    """From an INSERT, just before it commits, to its first step, with one worker that has nothing else to do."""
+    with worker(bench.where), bench.where.connect() as connection:
+        for table, kind in (("bench.first_worker", "worker"), ("bench.first_sql", "SQL")):
+            last = value(connection, "select coalesce(max(event_id), 0) from stellwerk.event")
+            for _ in range(bench.samples):
+                time.sleep(random.uniform(0.03, 0.2))
+                connection.execute(ONE_ROW.format(table=table))
+            wait_until(
+                lambda: not value(connection, "select exists (select from stellwerk.event where state = 'pending')")
+                and _idle(connection)
+            )
+            rows = connection.execute(
+                """
+                select 1000 * extract(epoch from s.started_at - e.created_at)::float8,
+                       1000 * ((s.output ->> 'called_at')::float8 - extract(epoch from e.created_at)::float8)
+                  from stellwerk.event e
+                  join stellwerk.step s on s.run_id = e.run_id and s.node_id in ('n1', 'seen')
+                 where e.event_id > %s
+                """,
+                [last],
+            ).fetchall()
+            if len(rows) != bench.samples:
+                raise RuntimeError(f"{bench.samples} rows were inserted, but {len(rows)} steps ran")
+            _add_latency(bench, kind.lower(), f"INSERT to first {kind} step", [row[0] for row in rows])
+            if kind == "worker":
+                _add_latency(bench, "call", "INSERT to the executor's call", [row[1] for row in rows])
+
+
+def _add_latency(bench: Bench, key: str, title: str, milliseconds: list[float]) -> None:
+    for part in (50, 95):
+        measured = percentile(milliseconds, part / 100)
+        bench.figures.add(f"latency_{key}_p{part}", f"{title}, idle, p{part}, ms", "ms", measured)
+
+
+def watched_commits(bench: Bench) -> None:
+    """16 clients that commit single rows into a watched table, each of which matches, beside the same without a watch."""
+    _compare(bench, "watch_16", "commits/s, 16 clients, every row matching, no worker", ONE_ROW, "bench.watched", 16)
+    with worker(bench.where):
+        _compare(bench, "watch_16_worker", "  the same with a worker that runs them", ONE_ROW, "bench.watched", 16)
+
+
+def bulk_inserts(bench: Bench) -> None:
+    """1000-row INSERTs of one client, without a worker."""
+    compare: list[tuple[str, str, str]] = [
+        ("bulk_none", "1000-row INSERTs/s, nothing matching", "bench.none"),
+        ("bulk_bulk_none", "  nothing matching, bulk mode", "bench.bulk_none"),
+        ("bulk_all_bulk", "  all matching, bulk mode", "bench.bulk"),
+        ("bulk_all_rows", "  all matching, row by row", "bench.rows"),
+    ]
+    for key, title, table in compare:
+        _compare(bench, key, title, MANY_ROWS, table, 1)
+
+
+def _compare(bench: Bench, key: str, title: str, statement: str, table: str, clients: int) -> None:
+    """Without, with, without."""
+    plain = lambda: _rate_of(bench, statement, "bench.plain", clients)  # noqa: E731
+    before = plain()
+    watched = _rate_of(bench, statement, table, clients)
+    ratio = watched / fmean([before, plain()])
+    bench.figures.add(key, title, "1/s", watched, ratio, "no watch")
+
+
+def _rate_of(bench: Bench, statement: str, table: str, clients: int) -> float:
+    with bench.where.connect() as connection:
+        connection.execute(f"truncate {table}")
+        measured = rate(bench.where, statement.format(table=table), clients, bench.seconds)
+        # What was captured is not run: the next figure would pay for it.
+        _forget(bench, connection)
+    return measured
+
+
+def _forget(bench: Bench, connection: object) -> None:
+    connection.execute("truncate stellwerk.event, stellwerk.event_batch")  # type: ignore[attr-defined]
+    wait_until(lambda: _idle(connection))
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "sql": sql_steps,
+    "worker": worker_steps,
+    "latency": latency,
+    "watch": watched_commits,
+    "bulk": bulk_inserts,
+}

@@ -1,0 +1,152 @@
+"""Where the benchmark runs: a server that it starts, or one that is given; in either case a database of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from stellwerk.database.embedded import Embedded
+from stellwerk.database.schema import migrate
+
+PLUGIN = Path(__file__).resolve().parent / "plugin"
+SHOWN = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A migrated database, and the pgbench that fits its server."""
+
+    dsn: str
+    pgbench: Path
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection in autocommit mode."""
+        return psycopg.connect(self.dsn, autocommit=True, application_name="stellwerk-bench")
+
+    def about(self) -> dict[str, str]:
+        """The server's version and the settings that say how durable its commits are."""
+        with self.connect() as connection:
+            version = str(connection.info.parameter_status("server_version")).split(" ")[0]
+            settings = {name: str(value(connection, "select current_setting(%s)", name)) for name in SHOWN}
+        return {"server": version, **settings, "cores": str(os.cpu_count())}
+
+
+@contextlib.contextmanager
+def place(dsn: str | None, pg_bin: Path | None) -> Iterator[Place]:
+    """A fresh migrated database; it goes in the end, and so does the server that was started for it."""
+    with contextlib.ExitStack() as stack:
+        if dsn is None:
+            dsn, binaries = stack.enter_context(_server(pg_bin))
+        else:
+            binaries = pg_bin or _with_pgbench()
+        yield stack.enter_context(_database(dsn, binaries / "pgbench"))
+
+
+@contextlib.contextmanager
+def _server(pg_bin: Path | None) -> Iterator[tuple[str, Path]]:
+    """The embedded server in a folder of its own, with the settings that it always has: durable commits."""
+    home = Path(tempfile.mkdtemp(prefix="stellwerk-bench-"))
+    before = os.environ.get("STELLWERK_PG_BIN")
+    if pg_bin is not None:
+        os.environ["STELLWERK_PG_BIN"] = str(pg_bin)
+    server: Embedded | None = None
+    try:
+        server = Embedded(home)
+        yield server.start(), server.binaries
+    finally:
+        if server is not None:
+            server.stop()
+        shutil.rmtree(home, ignore_errors=True)
+        os.environ.pop("STELLWERK_PG_BIN", None)
+        if before is not None:
+            os.environ["STELLWERK_PG_BIN"] = before
+
+
+def _with_pgbench() -> Path:
+    found = shutil.which("pgbench")
+    if found is None:
+        raise FileNotFoundError("there is no pgbench on the path: name its folder with --pg-bin")
+    return Path(found).parent
+
+
+@contextlib.contextmanager
+def _database(dsn: str, pgbench: Path) -> Iterator[Place]:
+    name = f"stellwerk_bench_{os.getpid()}"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        own = make_conninfo(**{**conninfo_to_dict(dsn), "dbname": name})
+        try:
+            migrate(own)
+            yield Place(own, pgbench)
+        finally:
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+@contextlib.contextmanager
+def worker(where: Place) -> Iterator[int]:
+    """One worker process as anybody would start it; answers its process id once it is there."""
+    environment = {**os.environ, "DATABASE_URL": where.dsn, "STELLWERK_LOG": "text", "PYTHONPATH": _python_path()}
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stellwerk", "worker"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        try:
+            with where.connect() as connection:
+                wait_until(
+                    lambda: process.poll() is not None
+                    or value(connection, "select exists (select from stellwerk.worker where pid = %s)", process.pid)
+                )
+            time.sleep(0.5)
+            if process.poll() is not None:
+                log.seek(0)
+                raise RuntimeError("the worker did not start: " + log.read()[-2000:])
+            yield process.pid
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _python_path() -> str:
+    return os.pathsep.join([str(PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def peak_memory(pid: int) -> float | None:
+    """The most memory that a process has held so far, in MB; None where the system does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return None
+
+
+def value(connection: psycopg.Connection[Any], statement: str, *arguments: object) -> Any:
+    """The one value that a statement answers."""
+    row = connection.execute(statement, arguments or None).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def wait_until(holds: Any, seconds: float = 300.0, pause: float = 0.05) -> None:
+    """Look again and again until something holds."""
+    until = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > until:
+            raise TimeoutError(f"what was waited for did not happen within {seconds:g} s")
+        time.sleep(pause)
