@@ -73,61 +73,70 @@ begin
 end
 $$;
 
--- Which run caused a change, and how deep the chain of causes is: the engine sets stellwerk.cause to <run>/<depth>
--- around the statements of its steps.
+-- Written for speed: what PL/pgSQL does anew in each transaction is most of the cost, so the usual case is one statement.
 create or replace function stellwerk.capture_row()
 returns trigger language plpgsql security definer  -- who writes to the watched table needs no right on ours
 set search_path = '' as $$
+begin
+  if tg_nargs = 3 and coalesce(current_setting('stellwerk.cause', true), '') = '' then
+    -- Anybody may make a trigger that calls this function on a table of his own, with any arguments: only one on the
+    -- watched table counts. A row that is too large to be kept is null here, and a failed event later.
+    insert into stellwerk.event (tenant_id, watch_id, target, operation, old, new)
+    select w.tenant_id, w.watch_id, tg_argv[2], lower(tg_op),
+           case when tg_op <> 'INSERT' then stellwerk.row_as_json(old) end, case when tg_op <> 'DELETE' then stellwerk.row_as_json(new) end
+      from stellwerk.table_watch w
+     where w.tenant_id = tg_argv[0]::bigint and w.watch_id = tg_argv[1]::bigint and w.target_oid = tg_relid;
+    if found then
+      -- ring_if_asleep, written out: a call more would be a tenth of all that capturing a row costs.
+      if not pg_try_advisory_xact_lock_shared(stellwerk.bell_key()) then
+        perform stellwerk.ring('event');
+      end if;
+      return null;
+    end if;
+  end if;
+  perform stellwerk.capture_carefully(
+    tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], tg_nargs > 3, tg_relid, lower(tg_op),
+    case when tg_op <> 'INSERT' then stellwerk.row_as_json(old) end, case when tg_op <> 'DELETE' then stellwerk.row_as_json(new) end);
+  return null;
+end
+$$;
+comment on function stellwerk.capture_row() is 'Trigger of a watch, for each matching row: writes one event. Arguments: tenant, watch, name of the table, and "partitioned" if it is.';
+
+-- The engine sets stellwerk.cause to <run>/<depth> around the statements of its steps. Anybody may set it to anything.
+create or replace function stellwerk.capture_carefully(
+  p_tenant_id bigint, p_watch_id bigint, p_target text, p_partitioned boolean, p_table oid, p_operation text, p_old json, p_new json)
+returns void language plpgsql set search_path = '' as $$
 declare
   c_max_depth constant integer := 8;
   v_cause     text := current_setting('stellwerk.cause', true);
   v_run_id    bigint;
   v_depth     integer := 0;
-  v_old       json;
-  v_new       json;
-  v_state     text := 'pending';
+  v_tables    oid[] := array[p_table];
   v_reason    text;
-  v_tables    oid[] := array[tg_relid];
 begin
-  if v_cause <> '' and v_cause ~ '^[0-9]{1,18}/[0-9]{1,6}$' then
+  if v_cause ~ '^[0-9]{1,18}/[0-9]{1,6}$' then
     v_run_id := split_part(v_cause, '/', 1);
     v_depth := split_part(v_cause, '/', 2)::integer + 1;
     if v_depth > c_max_depth then
-      v_state := 'ignored';
       v_reason := 'suppressed: the chain of runs that cause each other is longer than 8';
     end if;
   end if;
-  if tg_op <> 'INSERT' then
-    v_old := stellwerk.row_as_json(old);
+  if p_partitioned then
+    v_tables := array(select a.relid from pg_partition_ancestors(p_table) a (relid));
   end if;
-  if tg_op <> 'DELETE' then
-    v_new := stellwerk.row_as_json(new);
-  end if;
-  if v_old is null and tg_op <> 'INSERT' or v_new is null and tg_op <> 'DELETE' then
-    v_state := 'failed';
-    v_reason := 'the row is too large to be kept';
-  end if;
-  -- Anybody may make a trigger that calls this function on a table of his own, with any arguments: only one on the
-  -- watched table (or a partition of it) counts. That costs one index look-up.
-  if tg_nargs > 3 then
-    v_tables := array(select a.relid from pg_partition_ancestors(tg_relid) a (relid));
-  end if;
-  perform from stellwerk.table_watch w
-   where w.tenant_id = tg_argv[0]::bigint and w.watch_id = tg_argv[1]::bigint and w.target_oid = any (v_tables);
-  if not found then
-    v_state := 'ignored';
+  if not exists (select from stellwerk.table_watch w
+                  where w.tenant_id = p_tenant_id and w.watch_id = p_watch_id and w.target_oid = any (v_tables)) then
     v_reason := 'captured by a trigger that belongs to no watch of this table';
   end if;
   insert into stellwerk.event (tenant_id, watch_id, target, operation, old, new, state, reason, caused_by_run_id, depth)
-  values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], lower(tg_op), v_old, v_new, v_state, v_reason, v_run_id, v_depth);
-  -- ring_if_asleep, written out: a call more would be a tenth of all that capturing a row costs.
-  if v_state = 'pending' and not pg_try_advisory_xact_lock_shared(stellwerk.bell_key()) then
-    perform stellwerk.ring('event');
+  values (p_tenant_id, p_watch_id, p_target, p_operation, p_old, p_new,
+          case when v_reason is null then 'pending' else 'ignored' end, v_reason, v_run_id, v_depth);
+  if v_reason is null then
+    perform stellwerk.ring_if_asleep();
   end if;
-  return null;
 end
 $$;
-comment on function stellwerk.capture_row() is 'Trigger of a watch, for each matching row: writes one event. Arguments: tenant, watch, name of the table, and "partitioned" if it is.';
+comment on function stellwerk.capture_carefully(bigint, bigint, text, boolean, oid, text, json, json) is 'Writes the event of a change that a run made, of a partition, or of a trigger that is not ours to know.';
 
 -- A statement trigger sees all rows of the statement at once and writes up to 500 of them as one row. It fires for every
 -- statement, so it may fail in more ways than a row trigger can; any error becomes one failed event.

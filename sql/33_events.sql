@@ -209,7 +209,7 @@ begin
   elsif p_size > c_max_bytes then
     return jsonb_build_object('state', 'failed', 'reason', format('the row has %s bytes as JSON, more than the limit of %s (8 MB)', p_size, c_max_bytes));
   elsif p_payload is null then
-    return '{"state": "failed", "reason": "the row was not captured"}';
+    return '{"state": "failed", "reason": "the row was too large to be captured"}';
   end if;
   perform stellwerk.check_payload(p_payload, 'row');
   if jsonb_typeof(p_plan -> 'schema') = 'object' then

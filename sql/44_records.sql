@@ -26,9 +26,11 @@ begin
     raise exception 'table % has no column %', v_table.full_name, quote_literal(tenant_column) using errcode = 'SW006';
   end if;
   v_missing := stellwerk.missing_rights(target);
-  if v_missing is not null then
+  if v_missing like 'grant usage%' or v_missing like 'grant select%' then
     raise exception 'the engine may not use table %', v_table.full_name
       using errcode = 'SW004', hint = v_missing;
+  elsif v_missing is not null then
+    raise notice 'workflows may read % but not do everything with it; to let them: %', v_table.full_name, v_missing;
   end if;
   v_slug := coalesce(slug, case v_table.nspname when 'public' then v_table.relname else v_table.nspname || '.' || v_table.relname end);
   perform stellwerk.store_registered_table(v_tenant_id, v_slug, v_table.full_name, tenant_column, stellwerk.path_text(p_search_path));
@@ -41,7 +43,7 @@ comment on function stellwerk.register_table_as(regclass, text, text, name[]) is
 create or replace function stellwerk.register_table(target regclass, slug text default null, tenant_column text default null)
 returns text language sql
 return stellwerk.register_table_as(target, slug, tenant_column, current_schemas(false));
-comment on function stellwerk.register_table(regclass, text, text) is 'Opens a table to record.* nodes under a slug (default: its name), optionally with the column that holds the tenant''s number. The caller must own it; the engine''s role needs its privileges: SW004 names the GRANT that is missing.';
+comment on function stellwerk.register_table(regclass, text, text) is 'Opens a table to record.* nodes under a slug (default: its name), optionally with the column that holds the tenant''s number. The caller must own it; the engine''s role must be able to read it, SW004 names the GRANT that is missing. A notice names those for writing.';
 
 create or replace function stellwerk.path_text(p_schemas name[])
 returns text language sql immutable set search_path = '' as $$

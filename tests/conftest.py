@@ -34,10 +34,17 @@ def running_servers() -> Iterator[dict[int, servers.Server]]:
         server.stop()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="Run the long tests at their full length.")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "server" in metafunc.fixturenames:
-        one = metafunc.definition.get_closest_marker("one_server") is not None
-        versions = list(VERSIONS)[:1] if one else list(VERSIONS)
+        versions = list(VERSIONS)
+        if metafunc.definition.get_closest_marker("one_server"):
+            versions = versions[:1]
+        elif metafunc.definition.get_closest_marker("system_server"):
+            versions = [version for version in versions if version < 18]
         metafunc.parametrize("server", versions, indirect=True, scope="session", ids=lambda version: f"pg{version}")
 
 

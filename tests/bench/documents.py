@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
@@ -76,7 +77,7 @@ def chain(slug: str, trigger: dict[str, Any], count: int) -> dict[str, Any]:
         "slug": slug,
         "name": slug,
         "nodes": [trigger, *nodes],
-        "edges": [{"from": a, "to": b} for a, b in zip(ids, ids[1:], strict=False)],
+        "edges": [{"from": a, "to": b} for a, b in itertools.pairwise(ids)],
     }
 
 

@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.monotonic()
     with place(options.dsn, options.pg_bin) as where:
         about = where.about()
-        tell("PostgreSQL {server}, fsync {fsync}, synchronous_commit {synchronous_commit}, {cores} cores".format(**about))
+        tell(
+            "PostgreSQL {server}, fsync {fsync}, synchronous_commit {synchronous_commit}, {cores} cores".format(**about)
+        )
         prepare(where)
         figures = Figures()
         anchor = Anchor(where, options.seconds)
@@ -38,9 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
     ordered = _with_anchor(figures, anchor)
     if options.json:
         goals = [found for goal in GOALS if (found := goal.as_json(ordered))]
-        print(json.dumps({"about": about, "figures": [f.as_json() for f in ordered.all.values()], "goals": goals}, indent=2))
+        print(
+            json.dumps(
+                {"about": about, "figures": [f.as_json() for f in ordered.all.values()], "goals": goals}, indent=2
+            )
+        )
     else:
-        print("PostgreSQL {server}, fsync {fsync}, synchronous_commit {synchronous_commit}, {cores} cores".format(**about))
+        print(
+            "PostgreSQL {server}, fsync {fsync}, synchronous_commit {synchronous_commit}, {cores} cores".format(**about)
+        )
         print()
         print(table(ordered))
         print()

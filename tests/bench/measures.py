@@ -8,18 +8,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
+
+import psycopg
 
 from bench.commits import Anchor, rate
 from bench.documents import NODES, PAYLOAD
 from bench.figures import COMMITS_16, Figures, percentile
 from bench.place import Place, peak_memory, value, wait_until, worker
 
+Connection = psycopg.Connection[Any]
+
 BATCH = 500
 START = "select count(stellwerk.start_run(%s, %s)) from generate_series(1, %s)"
 ONE_ROW = "insert into {table} (customer, amount) values ('Ada Lovelace', 250)"
-MANY_ROWS = (
-    "insert into {table} (customer, amount) select 'Customer ' || i, i from generate_series(1, 1000) as i"
-)
+MANY_ROWS = "insert into {table} (customer, amount) select 'Customer ' || i, i from generate_series(1, 1000) as i"
 
 
 @dataclass
@@ -44,7 +47,14 @@ def sql_steps(bench: Bench) -> None:
         add(f"sql_runs_{connections}", f"SQL runs/s, advanced in sets by {name}", "runs/s", bench.runs / pumping)
         add(f"sql_sets_{connections}", f"  steps/s, {name}", "steps/s", steps, steps / commits, COMMITS_16)
         whole = bench.runs * NODES / (starting + pumping)
-        add(f"sql_whole_{connections}", "  steps/s, starting in bulk included", "steps/s", whole, whole / commits, COMMITS_16)
+        add(
+            f"sql_whole_{connections}",
+            "  steps/s, starting in bulk included",
+            "steps/s",
+            whole,
+            whole / commits,
+            COMMITS_16,
+        )
     statement = f"select stellwerk.advance(stellwerk.start_run('bench-sql', '{PAYLOAD}'))"
     for clients in (1, 16):
         name = "1 client" if clients == 1 else f"{clients} clients"
@@ -77,10 +87,9 @@ def _pump(where: Place) -> None:
             pass
 
 
-def _idle(connection: object) -> bool:
+def _idle(connection: Connection) -> bool:
     return not value(
-        connection,  # type: ignore[arg-type]
-        "select exists (select from stellwerk.run where state in ('pending', 'running', 'waiting'))",
+        connection, "select exists (select from stellwerk.run where state in ('pending', 'running', 'waiting'))"
     )
 
 
@@ -95,7 +104,8 @@ def worker_steps(bench: Bench) -> None:
                 began = value(connection, "select clock_timestamp()")
             wait_until(lambda: _idle(connection), 600, 0.1)
             ended, failed = connection.execute(
-                "select max(ended_at), count(*) filter (where state <> 'completed') from stellwerk.run where run_id > %s", [last]
+                "select max(ended_at), count(*) filter (where state <> 'completed') from stellwerk.run where run_id > %s",
+                [last],
             ).fetchone() or (began, 1)
             if failed:
                 raise RuntimeError(f"{failed} runs did not complete")
@@ -123,8 +133,10 @@ def latency(bench: Bench) -> None:
                 time.sleep(random.uniform(0.03, 0.2))
                 connection.execute(ONE_ROW.format(table=table))
             wait_until(
-                lambda: not value(connection, "select exists (select from stellwerk.event where state = 'pending')")
-                and _idle(connection)
+                lambda: (
+                    not value(connection, "select exists (select from stellwerk.event where state = 'pending')")
+                    and _idle(connection)
+                )
             )
             rows = connection.execute(
                 """
@@ -181,14 +193,11 @@ def _rate_of(bench: Bench, statement: str, table: str, clients: int) -> float:
     with bench.where.connect() as connection:
         connection.execute(f"truncate {table}")
         measured = rate(bench.where, statement.format(table=table), clients, bench.seconds)
-        # What was captured is not run: the next figure would pay for it.
-        _forget(bench, connection)
+        # What was captured is not run to its end: the next figure would pay for it.
+        connection.execute("truncate stellwerk.event, stellwerk.event_batch")
+        connection.execute("select stellwerk.cancel_run(run_id) from stellwerk.run where state = 'pending'")
+        wait_until(lambda: _idle(connection))
     return measured
-
-
-def _forget(bench: Bench, connection: object) -> None:
-    connection.execute("truncate stellwerk.event, stellwerk.event_batch")  # type: ignore[attr-defined]
-    wait_until(lambda: _idle(connection))
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {

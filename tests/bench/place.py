@@ -101,13 +101,19 @@ def worker(where: Place) -> Iterator[int]:
     environment = {**os.environ, "DATABASE_URL": where.dsn, "STELLWERK_LOG": "text", "PYTHONPATH": _python_path()}
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stellwerk", "worker"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            [sys.executable, "-m", "stellwerk", "worker"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
         try:
             with where.connect() as connection:
                 wait_until(
-                    lambda: process.poll() is not None
-                    or value(connection, "select exists (select from stellwerk.worker where pid = %s)", process.pid)
+                    lambda: (
+                        process.poll() is not None
+                        or value(connection, "select exists (select from stellwerk.worker where pid = %s)", process.pid)
+                    )
                 )
             time.sleep(0.5)
             if process.poll() is not None:

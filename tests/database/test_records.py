@@ -262,6 +262,21 @@ def test_registering_names_the_missing_grant(db):
     assert "grant select, insert, update, delete on public.closed to stellwerk_owner" in caught.value.diag.message_hint
 
 
+def test_a_table_may_be_opened_for_reading_only(db, make_workflow, run_all):
+    db.execute("create table public.readable (id int); grant select on public.readable to stellwerk_owner")
+    notices = []
+    db.add_notice_handler(lambda diag: notices.append(diag.message_primary))
+    db.execute("select stellwerk.register_table('public.readable')")
+    assert "grant insert, update, delete on public.readable" in notices[0]
+    assert play(db, make_workflow, run_all, node("read", "record.query", {"table": "readable"}))["output"]["count"] == 0
+    slug = make_workflow(
+        document("writes", [START, node("add", "record.create", {"table": "readable"})], ["start -> add"])
+    )
+    run_id = start(db, slug)
+    run_all(db)
+    assert run(db, run_id)["error"]["class"] == "42501"
+
+
 def test_only_the_owner_may_register(db):
     db.execute("create table public.theirs (id int)")
     db.execute("create role reg_%s login; grant stellwerk_dba to reg_%s" % ((db.info.backend_pid,) * 2))

@@ -71,7 +71,7 @@ def test_parallel_branches_come_together_once(db, make_workflow, run_all):
     run_all(db)
     assert sorted(visited(db, run_id)) == ["a", "b", "b2", "end", "start"]
     assert run(db, run_id)["output"] == 4
-    assert [s for s in steps(db, run_id) if s["node_id"] == "end"][0]["visit"] == 1
+    assert next(s for s in steps(db, run_id) if s["node_id"] == "end")["visit"] == 1
 
 
 def test_a_fast_branch_waits_for_a_worker(dsn, db, make_workflow, run_all):

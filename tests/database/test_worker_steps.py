@@ -74,7 +74,7 @@ def test_settings_are_rendered_from_the_context(db, make_workflow, run_all, work
     (taken,) = worker.begin()
     assert taken["config"]["phone"] == "+49 030"
     assert taken["config"]["script"] == "{{ steps.a.output.tel }}", "what comes from outside is never evaluated"
-    assert [s for s in steps(db, run_id) if s["node_id"] == "ring"][0]["input"]["phone"] == "+49 030"
+    assert next(s for s in steps(db, run_id) if s["node_id"] == "ring")["input"]["phone"] == "+49 030"
 
 
 def test_an_expression_that_raises_fails_only_its_own_step(db, make_workflow, run_all, worker):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
 import psycopg
@@ -11,11 +10,6 @@ import servers
 from worker.fixtures import spawn_worker
 
 __all__ = ["spawn_worker"]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    with contextlib.suppress(ValueError):  # another conftest may have it already
-        parser.addoption("--full", action="store_true", help="All of the long tests at their full length.")
 
 
 @pytest.fixture

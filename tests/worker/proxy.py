@@ -62,7 +62,9 @@ class Proxy:
         def cut() -> None:
             for writer in self._writers:
                 writer.close()
-            self._loop.stop()
+            for task in asyncio.all_tasks(self._loop):
+                task.cancel()
+            self._loop.call_later(0.1, self._loop.stop)
 
         self._loop.call_soon_threadsafe(cut)
         self._thread.join(5)

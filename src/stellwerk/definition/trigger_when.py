@@ -41,6 +41,7 @@ ADMITTED: frozenset[type[exp.Expression]] = frozenset(
         exp.Neg,
     )
 )
+MAX_CHARACTERS = 4000
 ROWS = {"insert": ("new",), "update": ("new", "old"), "delete": ("old",)}
 CALLS = tuple(name for name, function in FUNCTIONS.items() if function.in_when)
 
@@ -48,6 +49,9 @@ CALLS = tuple(name for name, function in FUNCTIONS.items() if function.in_when)
 def when_faults(text: str, operations: Collection[str], columns: Collection[str] | None = None) -> list[Fault]:
     """What is wrong with the condition of a trigger for these operations; with the table's columns, names are
     checked too."""
+    if len(text) > MAX_CHARACTERS:
+        message = f"The condition has {len(text)} characters; {MAX_CHARACTERS} are allowed."
+        return [Fault("expression_too_long", message, hint="Check the rest in a logic.if after the trigger.")]
     parsed = parse_expression(text, roots=("new", "old"))
     if isinstance(parsed, Fault):
         return [parsed]
@@ -118,28 +122,19 @@ def column_fault(
 ) -> None:
     at = position_of(node)
     parts = [part for part in node.parts if isinstance(part, exp.Identifier)]
-    if len(parts) != len(node.parts) or len(parts) != 2 or parts[0].name.lower() not in ("new", "old"):
+    bare = len(parts) == 1 and (parts[0].name.lower() not in ("new", "old") or bool(parts[0].args.get("quoted")))
+    if len(parts) != len(node.parts) or not (bare or (len(parts) == 2 and parts[0].name.lower() in ("new", "old"))):
         first = parts[0].name if parts else ""
-        known = columns is not None and first in columns
-        hint = (
-            f"Write new.{first} or old.{first}."
-            if known or len(parts) == 1
-            else "Columns are written new.column or old.column."
-        )
+        hint = "Columns are written new.column or old.column."
         faults.append(Fault("unknown_name", f"{first[:60]!r} is not a column of the new or old row.", at, hint))
         return
-    row, column = parts[0].name.lower(), parts[1]
+    # A bare column means the new row, on delete the old one.
+    row, column = ("new", parts[0]) if bare else (parts[0].name.lower(), parts[1])
     missing = [operation for operation in operations if operation in ROWS and row not in ROWS[operation]]
-    if missing:
+    if missing and not bare:
         other = "old" if row == "new" else "new"
-        faults.append(
-            Fault(
-                "unknown_name",
-                f"There is no {row} row on {missing[0]}.",
-                at,
-                f"Use {other}, or watch {missing[0]} by a trigger of its own.",
-            )
-        )
+        hint = f"Use {other}, or watch {missing[0]} by a trigger of its own."
+        faults.append(Fault("unknown_name", f"There is no {row} row on {missing[0]}.", at, hint))
     # An identifier without quotes means its small letters, as everywhere in PostgreSQL.
     name = column.name if column.args.get("quoted") else column.name.lower()
     if columns is not None and name not in columns:

@@ -1,0 +1,38 @@
+"""The benchmark still runs. Its figures at this size say nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parent / "run.py"
+LEAST = ("--rounds", "1", "--seconds", "1", "--runs", "20", "--samples", "5", "--quiet")
+
+
+@pytest.mark.one_server
+def test_the_benchmark_prints_its_figures_and_goals(server):
+    done = subprocess.run(
+        [sys.executable, RUN, "--dsn", server.dsn(), "--pg-bin", _with_pgbench(server), *LEAST, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    figures = {figure["key"]: figure["median"] for figure in found["figures"]}
+    assert set(figures) >= {"commits_1", "commits_16", "sql_sets_2", "worker", "watch_16", "bulk_all_bulk"}
+    assert all(median > 0 for median in figures.values())
+    assert len(found["goals"]) == 8
+
+
+def _with_pgbench(server) -> Path:
+    if not (server.binaries / "pgbench").exists():
+        pytest.skip("there is no pgbench beside this server")
+    return Path(server.binaries)
