@@ -52,6 +52,7 @@ comment on column stellwerk.table_watch.checked_at is 'When its state last chang
 create sequence stellwerk.event_id_seq cache 32;
 comment on sequence stellwerk.event_id_seq is 'Numbers of events; gaps are normal.';
 
+-- No check constraints: PostgreSQL reads them anew for each insert, and each of these inserts is part of an application's write.
 create table stellwerk.event (
   tenant_id         bigint      not null,
   event_id          bigint      not null default nextval('stellwerk.event_id_seq'),
@@ -69,9 +70,9 @@ create table stellwerk.event (
   created_at        timestamptz not null default clock_timestamp(),
   processed_at      timestamptz,
 
-  primary key (tenant_id, event_id),
-  constraint event_state_known check (state in ('pending', 'processed', 'ignored', 'failed')),
-  constraint event_operation_known check (operation in ('insert', 'update', 'delete'))
+  source_oid        oid,
+
+  primary key (tenant_id, event_id)
 ) partition by range (event_id);
 
 create table stellwerk.event_default partition of stellwerk.event default
@@ -95,6 +96,7 @@ comment on column stellwerk.event.reason is 'Why it started nothing.';
 comment on column stellwerk.event.caused_by_run_id is 'The run whose step changed the row; null for a change from outside.';
 comment on column stellwerk.event.depth is 'How many runs stand in the chain of causes before it; 0 for a change from outside.';
 comment on column stellwerk.event.created_at is 'When the row was changed, by the database''s clock.';
+comment on column stellwerk.event.source_oid is 'The table, or partition, whose trigger wrote it; must belong to the watch, for anybody can put our trigger function on a table of his own.';
 comment on column stellwerk.event.processed_at is 'When the event left the state pending.';
 
 create table stellwerk.event_batch (
@@ -118,7 +120,7 @@ comment on column stellwerk.event_batch.batch_id is 'Opaque number.';
 comment on column stellwerk.event_batch.watch_id is 'The watch that captured the rows.';
 comment on column stellwerk.event_batch.target is 'The watched table.';
 comment on column stellwerk.event_batch.operation is 'insert, update or delete.';
-comment on column stellwerk.event_batch.changes is 'Array of { old, new }, rows as json.';
+comment on column stellwerk.event_batch.changes is 'Array of rows as json; of an update, the row before and the row after in turn.';
 comment on column stellwerk.event_batch.change_count is 'How many changes it holds.';
 comment on column stellwerk.event_batch.caused_by_run_id is 'The run whose step changed the rows; null for a change from outside.';
 comment on column stellwerk.event_batch.depth is 'As in event.';

@@ -137,16 +137,14 @@ create table stellwerk.step (
 create table stellwerk.step_default partition of stellwerk.step default
   with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 
--- SQL steps that may be taken now; a step that waits for its next attempt has a due_at and a timer.
-create index step_ready on stellwerk.step (tenant_id, run_id) where state = 'queued' and runs_in = 'sql' and due_at is null;
--- Where the live tokens of a run stand.
-create index step_live on stellwerk.step (tenant_id, run_id, scope_id, node_id) where state in ('queued', 'running', 'waiting', 'joining');
+-- What waits to be taken: SQL steps by pump, worker steps when their queue row has been lost.
+create index step_queued on stellwerk.step (tenant_id, runs_in, run_id) where state = 'queued';
 -- Whose worker may have vanished, and which attempt has lasted too long.
 create index step_leased on stellwerk.step (tenant_id, lease_until) where state = 'running';
--- Worker steps whose queue row could have been lost.
-create index step_enqueued on stellwerk.step (tenant_id, queued_at) where state = 'queued' and runs_in = 'worker';
--- Last, as for run.
+-- Late, as for run.
 alter table stellwerk.step add primary key (tenant_id, run_id, step_id);
+-- Where the live tokens of a run stand.
+create index step_live on stellwerk.step (tenant_id, run_id, scope_id, node_id) where state in ('queued', 'running', 'waiting', 'joining');
 
 comment on table stellwerk.step is 'A token standing on a node of a run: one visit of one node, with its result.';
 comment on table stellwerk.step_default is 'All steps until partitions by range are made.';

@@ -73,30 +73,26 @@ begin
 end
 $$;
 
--- Written for speed: what PL/pgSQL does anew in each transaction is most of the cost, so the usual case is one statement.
+-- Written for speed: the usual case is one plain insert. Anybody may make a trigger that calls this function on a table of
+-- his own, with any arguments; so the event names the table that it came from, and who processes it looks whether that
+-- table is the watched one. A row that is too large to be kept is null here, and a failed event later.
 create or replace function stellwerk.capture_row()
 returns trigger language plpgsql security definer  -- who writes to the watched table needs no right on ours
 set search_path = '' as $$
 begin
-  if tg_nargs = 3 and coalesce(current_setting('stellwerk.cause', true), '') = '' then
-    -- Anybody may make a trigger that calls this function on a table of his own, with any arguments: only one on the
-    -- watched table counts. A row that is too large to be kept is null here, and a failed event later.
-    insert into stellwerk.event (tenant_id, watch_id, target, operation, old, new)
-    select w.tenant_id, w.watch_id, tg_argv[2], lower(tg_op),
-           case when tg_op <> 'INSERT' then stellwerk.row_as_json(old) end, case when tg_op <> 'DELETE' then stellwerk.row_as_json(new) end
-      from stellwerk.table_watch w
-     where w.tenant_id = tg_argv[0]::bigint and w.watch_id = tg_argv[1]::bigint and w.target_oid = tg_relid;
-    if found then
-      -- ring_if_asleep, written out: a call more would be a tenth of all that capturing a row costs.
-      if not pg_try_advisory_xact_lock_shared(stellwerk.bell_key()) then
-        perform stellwerk.ring('event');
-      end if;
-      return null;
-    end if;
+  if tg_nargs > 3 or coalesce(current_setting('stellwerk.cause', true), '') <> '' then
+    perform stellwerk.capture_carefully(
+      tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], tg_nargs > 3, tg_relid, lower(tg_op),
+      case when tg_op <> 'INSERT' then stellwerk.row_as_json(old) end, case when tg_op <> 'DELETE' then stellwerk.row_as_json(new) end);
+    return null;
   end if;
-  perform stellwerk.capture_carefully(
-    tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], tg_nargs > 3, tg_relid, lower(tg_op),
-    case when tg_op <> 'INSERT' then stellwerk.row_as_json(old) end, case when tg_op <> 'DELETE' then stellwerk.row_as_json(new) end);
+  insert into stellwerk.event (tenant_id, watch_id, source_oid, target, operation, old, new)
+  values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_relid, tg_argv[2], lower(tg_op),
+          case when tg_op <> 'INSERT' then stellwerk.row_as_json(old) end, case when tg_op <> 'DELETE' then stellwerk.row_as_json(new) end);
+  -- ring_if_asleep, written out: a call more would be a tenth of all that capturing a row costs.
+  if not pg_try_advisory_xact_lock_shared(stellwerk.bell_key()) then
+    perform stellwerk.ring('event');
+  end if;
   return null;
 end
 $$;
@@ -136,7 +132,7 @@ begin
   end if;
 end
 $$;
-comment on function stellwerk.capture_carefully(bigint, bigint, text, boolean, oid, text, json, json) is 'Writes the event of a change that a run made, of a partition, or of a trigger that is not ours to know.';
+comment on function stellwerk.capture_carefully(bigint, bigint, text, boolean, oid, text, json, json) is 'Writes the event of a change that a run made, or of a row of a partition, which is looked up now, for it may be gone later.';
 
 -- A statement trigger sees all rows of the statement at once and writes up to 500 of them as one row. It fires for every
 -- statement, so it may fail in more ways than a row trigger can; any error becomes one failed event.

@@ -106,7 +106,6 @@ comment on function stellwerk.process_portion(bigint, bigint[]) is 'Starts the r
 create or replace function stellwerk.start_event_runs(p_tenant_id bigint, p_event_ids bigint[])
 returns void language plpgsql set search_path = '' as $$
 declare
-  v_now     timestamptz := stellwerk.clock();
   v_plans   jsonb;
   v_ids     bigint[];
   v_records text[];
@@ -119,13 +118,18 @@ begin
     from (select distinct e.watch_id from stellwerk.event e
            where e.tenant_id = p_tenant_id and e.event_id = any (p_event_ids) and e.watch_id is not null) w;
   with found as materialized (
-    select e.event_id, e.operation, e.caused_by_run_id, e.depth, v_plans -> e.watch_id::text as plan,
+    select e.event_id, e.operation, e.caused_by_run_id, e.depth,
+           p.plan,
            -- Not even looked at where it is too large: to take 100 MB apart costs a gigabyte.
            case when s.size <= 8 * 1024 * 1024 then e.old::jsonb end as old,
            case when s.size <= 8 * 1024 * 1024 then e.new::jsonb end as new, s.size,
            case e.operation when 'delete' then e.old else e.new end::text as source,
-           v_plans -> e.watch_id::text ? 'workflow_id' and case e.operation when 'delete' then e.old else e.new end is not null as ready
+           p.plan ? 'workflow_id' and case e.operation when 'delete' then e.old else e.new end is not null as ready
       from stellwerk.event e
+     cross join lateral (
+       select case when e.source_oid::text <> v_plans -> e.watch_id::text ->> 'table'
+                   then '{"state": "ignored", "reason": "captured by a trigger that belongs to no watch of this table"}'
+                   else v_plans -> e.watch_id::text end as plan) p
      cross join lateral (select greatest(octet_length(e.old::text), octet_length(e.new::text)) as size) s
      where e.tenant_id = p_tenant_id and e.event_id = any (p_event_ids) and e.state = 'pending'
   ), judged as materialized (
@@ -153,14 +157,27 @@ begin
     v_run_ids := stellwerk.insert_runs(p_tenant_id, v_orders);
   end if;
   -- Those that start a run stand first, in the order of the runs.
-  update stellwerk.event e
-     set state = coalesce(u.state, 'processed'), reason = u.reason, run_id = u.run_id, processed_at = v_now,
-         record_id = coalesce(e.record_id, u.record_id)
-    from unnest(v_ids, v_records, v_states, v_reasons, v_run_ids) u (event_id, record_id, state, reason, run_id)
-   where e.tenant_id = p_tenant_id and e.event_id = u.event_id;
+  perform stellwerk.note_events(p_tenant_id, v_ids, v_records, v_states, v_reasons, v_run_ids);
 end
 $$;
 comment on function stellwerk.start_event_runs(bigint, bigint[]) is 'Inserts the runs of pending events and notes on each what became of it. Raises where a row cannot be read as jsonb.';
+
+create or replace function stellwerk.note_events(
+  p_tenant_id bigint, p_event_ids bigint[], p_records text[], p_states text[], p_reasons text[], p_run_ids bigint[])
+returns void language plpgsql
+-- While the table has no statistics a nested loop would compare each event with each other.
+set search_path = '' set enable_nestloop = off as $$
+declare
+  v_now timestamptz := stellwerk.clock();
+begin
+  update stellwerk.event e
+     set state = coalesce(u.state, 'processed'), reason = u.reason, run_id = u.run_id, processed_at = v_now,
+         record_id = coalesce(e.record_id, u.record_id)
+    from unnest(p_event_ids, p_records, p_states, p_reasons, p_run_ids) u (event_id, record_id, state, reason, run_id)
+   where e.tenant_id = p_tenant_id and e.event_id = any (p_event_ids) and e.event_id = u.event_id;
+end
+$$;
+comment on function stellwerk.note_events(bigint, bigint[], text[], text[], text[], bigint[]) is 'Writes what became of events: processed with their run, or the state and reason given.';
 
 create or replace function stellwerk.event_plan(p_tenant_id bigint, p_watch_id bigint)
 returns jsonb language plpgsql stable set search_path = '' as $$
@@ -173,23 +190,24 @@ begin
   if v_watch.watch_id is null then
     return null;
   elsif v_watch.state = 'disarmed' then
-    return jsonb_build_object('state', 'ignored', 'reason', 'the watch was disarmed', 'keys', v_watch.key_columns);
+    return jsonb_build_object('state', 'ignored', 'reason', 'the watch was disarmed', 'keys', v_watch.key_columns, 'table', v_watch.target_oid::text);
   end if;
   select * into v_workflow from stellwerk.workflow f where f.tenant_id = p_tenant_id and f.workflow_id = v_watch.workflow_id;
   if v_workflow.active_version is null then
-    return jsonb_build_object('state', 'ignored', 'reason', format('workflow %s has no published version', v_workflow.slug), 'keys', v_watch.key_columns);
+    return jsonb_build_object('state', 'ignored', 'reason', format('workflow %s has no published version', v_workflow.slug), 'keys', v_watch.key_columns,
+      'table', v_watch.target_oid::text);
   end if;
   v_nodes := array(select n.node_id from stellwerk.plan_node n
                     where n.tenant_id = p_tenant_id and n.workflow_id = v_watch.workflow_id and n.version = v_workflow.active_version
                       and n.type = 'trigger.row' and (v_watch.trigger_node is null or n.node_id = v_watch.trigger_node));
   if cardinality(v_nodes) <> 1 then
-    return jsonb_build_object('state', 'failed', 'keys', v_watch.key_columns, 'reason',
+    return jsonb_build_object('state', 'failed', 'keys', v_watch.key_columns, 'table', v_watch.target_oid::text, 'reason',
       format('version %s of workflow %s has %s', v_workflow.active_version, v_workflow.slug,
              case when v_watch.trigger_node is not null then format('no trigger.row node %s', v_watch.trigger_node)
                   when cardinality(v_nodes) = 0 then 'no trigger.row node' else 'several trigger.row nodes; watch the table again as slug/node' end));
   end if;
   return jsonb_build_object('workflow_id', v_watch.workflow_id, 'version', v_workflow.active_version, 'node_id', v_nodes[1],
-    'keys', v_watch.key_columns,
+    'keys', v_watch.key_columns, 'table', v_watch.target_oid::text,
     'schema', (select d.input_schema from stellwerk.workflow_version d
                 where d.tenant_id = p_tenant_id and d.workflow_id = v_watch.workflow_id and d.version = v_workflow.active_version));
 end

@@ -105,11 +105,12 @@ begin
     into v_tokens
     from unnest(p_run_ids) x (run_id)
    cross join lateral (
-     select o.run_id, o.workflow_id, o.version, o.trigger_node from stellwerk.run o
-      where o.tenant_id = p_tenant_id and o.run_id = x.run_id and o.state = 'pending' and not o.held offset 0) r
+     select o.run_id, o.workflow_id, o.version, o.trigger_node, o.state, o.held from stellwerk.run o
+      where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r
    cross join lateral (
      select o.type from stellwerk.plan_node o
-      where o.tenant_id = p_tenant_id and o.workflow_id = r.workflow_id and o.version = r.version and o.node_id = r.trigger_node offset 0) n;
+      where o.tenant_id = p_tenant_id and o.workflow_id = r.workflow_id and o.version = r.version and o.node_id = r.trigger_node offset 0) n
+   where r.state = 'pending' and not r.held;
   if v_tokens is null then
     return '{}';
   end if;

@@ -13,10 +13,10 @@ begin
   for v_tenant_id in select t.tenant_id from stellwerk.tenant t order by random() loop
     v_result := stellwerk.add_counts(v_result, stellwerk.pump_tenant(v_tenant_id, batch));
   end loop;
-  return v_result;
+  return v_result || jsonb_build_object('next_due_seconds', stellwerk.seconds_to_next_timer());
 end
 $$;
-comment on function stellwerk.pump(integer) is 'Turns pending events into runs and moves runs on, up to batch of each per tenant. Answers { events, runs_advanced, steps, more }; more says that there is more to do now.';
+comment on function stellwerk.pump(integer) is 'Turns pending events into runs and moves runs on, up to batch of each per tenant. Answers { events, runs_advanced, steps, more, next_due_seconds }: more says that there is more to do now, next_due_seconds when the next timer is due (null: none).';
 
 create or replace function stellwerk.add_counts(p_a jsonb, p_b jsonb)
 returns jsonb language sql immutable set search_path = '' as $$

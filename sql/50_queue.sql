@@ -229,3 +229,14 @@ $$;
 
 comment on function stellwerk.prune_queue_log(interval) is
 'Remove rows of pgqueuer''s log and statistics older than this, at most 20,000 of each per call; answers how many went.';
+
+-- Workers run pgqueuer's own statements with their own rights.
+do $grants$
+begin
+  if to_regrole('stellwerk_worker') is not null then
+    grant usage on schema stellwerk_queue to stellwerk_worker;
+    grant select, insert, update, delete on all tables in schema stellwerk_queue to stellwerk_worker;
+    grant usage on all sequences in schema stellwerk_queue to stellwerk_worker;
+  end if;
+end
+$grants$;

@@ -53,11 +53,10 @@ begin
   select array_agg(t) into v_tokens
     from unnest(stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids)) t
    cross join lateral (
-     select 1 from stellwerk.step s
-      where s.tenant_id = p_tenant_id and s.run_id = t.run_id and s.step_id = t.step_id and s.state = 'queued' and s.runs_in = 'worker' offset 0) s
-   cross join lateral (
-     select 1 from stellwerk.run r
-      where r.tenant_id = p_tenant_id and r.run_id = t.run_id and r.state in ('running', 'waiting') offset 0) r;
+     select o.state from stellwerk.step o
+      where o.tenant_id = p_tenant_id and o.run_id = t.run_id and o.step_id = t.step_id offset 0) s
+   cross join lateral (select o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = t.run_id offset 0) r
+   where s.state = 'queued' and t.runs_in = 'worker' and r.state in ('running', 'waiting');
   if v_tokens is null then
     return;
   end if;
@@ -125,12 +124,10 @@ begin
     from jsonb_to_recordset(p_completions) c (run bigint, step bigint, attempt integer, port text, output jsonb, error jsonb)
     -- The fence: only the attempt that runs now, and only its worker, may end it.
    cross join lateral (
-     select 1 from stellwerk.step s
-      where s.tenant_id = p_tenant_id and s.run_id = c.run and s.step_id = c.step and s.state = 'running' and s.attempt = c.attempt
-        and s.worker_id = p_worker_id offset 0) s
-   cross join lateral (
-     select 1 from stellwerk.run r
-      where r.tenant_id = p_tenant_id and r.run_id = c.run and r.state in ('running', 'waiting') offset 0) r;
+     select o.state, o.attempt, o.worker_id from stellwerk.step o
+      where o.tenant_id = p_tenant_id and o.run_id = c.run and o.step_id = c.step offset 0) s
+   cross join lateral (select o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = c.run offset 0) r
+   where s.state = 'running' and s.attempt = c.attempt and s.worker_id = p_worker_id and r.state in ('running', 'waiting');
   if cardinality(v_moves) > 0 then
     perform stellwerk.apply_moves(p_tenant_id, v_run_ids, v_moves);
   end if;
@@ -196,15 +193,17 @@ create or replace function stellwerk.extend_leases(p_worker_id bigint, p_tenant_
 returns bigint[] language plpgsql security definer  -- workers have no right to write the table
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
-  v_held bigint[];
+  v_step stellwerk.step;
+  v_held bigint[] := '{}';
 begin
-  with held as (
+  for i in 1 .. cardinality(p_step_ids) loop
+    select * into v_step from stellwerk.step s
+     where s.tenant_id = p_tenant_id and s.run_id = p_run_ids[i] and s.step_id = p_step_ids[i] for no key update;
+    continue when v_step.step_id is null or v_step.state <> 'running' or v_step.attempt <> p_attempts[i] or v_step.worker_id <> p_worker_id;
     update stellwerk.step s set lease_until = clock_timestamp() + interval '15 seconds'
-      from unnest(p_run_ids, p_step_ids, p_attempts) x (run_id, step_id, attempt)
-     where s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.step_id = x.step_id
-       and s.state = 'running' and s.attempt = x.attempt and s.worker_id = p_worker_id
-    returning s.step_id)
-  select coalesce(array_agg(h.step_id), '{}') into v_held from held h;
+     where s.tenant_id = p_tenant_id and s.run_id = p_run_ids[i] and s.step_id = p_step_ids[i];
+    v_held := v_held || v_step.step_id;
+  end loop;
   return v_held;
 end
 $$;
@@ -221,7 +220,8 @@ begin
   perform stellwerk.lock_runs(p_tenant_id, p_run_ids);
   select array_agg(s.run_id), array_agg(s.step_id), array_agg(s.type) into v_runs, v_steps, v_types
     from unnest(p_run_ids, p_step_ids, p_attempts) x (run_id, step_id, attempt)
-    join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.step_id = x.step_id
+   cross join lateral (
+     select o.* from stellwerk.step o where o.tenant_id = p_tenant_id and o.run_id = x.run_id and o.step_id = x.step_id offset 0) s
    where s.state = 'running' and s.attempt = x.attempt and s.worker_id = p_worker_id;
   if v_steps is null then
     return '{}';
@@ -263,7 +263,8 @@ declare
   v_count  integer := 0;
 begin
   select array_agg(w.worker_id) into v_absent
-    from (select distinct s.worker_id from stellwerk.step s where s.tenant_id = p_tenant_id and s.state = 'running') w
+    -- "offset 0": asked once for each worker, not for each step.
+    from (select distinct s.worker_id from stellwerk.step s where s.tenant_id = p_tenant_id and s.state = 'running' offset 0) w
    where not stellwerk.is_present(w.worker_id);
   select array_agg(c.run_id) into v_runs
     from (select distinct s.run_id from stellwerk.step s
@@ -305,11 +306,12 @@ declare
   v_steps bigint[];
   v_types text[];
   v_due   timestamptz[];
+  v_before timestamptz := stellwerk.clock() - p_age;
 begin
   select array_agg(s.run_id), array_agg(s.step_id), array_agg(s.type), array_agg(s.due_at) into v_runs, v_steps, v_types, v_due
     from (select x.* from stellwerk.step x
-           where x.tenant_id = p_tenant_id and x.state = 'queued' and x.runs_in = 'worker' and x.queued_at < stellwerk.clock() - p_age
-           order by x.queued_at limit 500) s
+           where x.tenant_id = p_tenant_id and x.state = 'queued' and x.runs_in = 'worker' and x.queued_at < v_before
+           order by x.run_id limit 500) s
    where not exists (select 1 from stellwerk.queue_state(array[s.job_id]) q);
   if v_steps is null then
     return 0;
@@ -318,7 +320,8 @@ begin
   perform stellwerk.lock_runs(p_tenant_id, v_runs);
   select array_agg(x.run_id), array_agg(x.step_id), array_agg(x.type), array_agg(x.due) into v_runs, v_steps, v_types, v_due
     from unnest(v_runs, v_steps, v_types, v_due) x (run_id, step_id, type, due)
-    join stellwerk.step s on s.tenant_id = p_tenant_id and s.run_id = x.run_id and s.step_id = x.step_id
+   cross join lateral (
+     select o.* from stellwerk.step o where o.tenant_id = p_tenant_id and o.run_id = x.run_id and o.step_id = x.step_id offset 0) s
    where s.state = 'queued' and not exists (select 1 from stellwerk.queue_state(array[s.job_id]) q);
   if v_steps is not null then
     perform stellwerk.enqueue_again(p_tenant_id, v_runs, v_steps, v_types, v_due);

@@ -25,7 +25,7 @@ comment on function stellwerk.tick() is 'Fires due timers, takes over the steps 
 create or replace function stellwerk.seconds_to_next_timer()
 returns double precision language sql stable security definer  -- reads the timers of all tenants
 set search_path = '' as $$
-  select greatest(0, extract(epoch from min(d.due_at) - clock_timestamp()))::double precision
+  select case when min(d.due_at) is not null then greatest(0, extract(epoch from min(d.due_at) - clock_timestamp())) end::double precision
     from stellwerk.tenant t
    cross join lateral (select x.due_at from stellwerk.timer x where x.tenant_id = t.tenant_id order by x.due_at limit 1) d
 $$;

@@ -31,7 +31,9 @@ declare
   v_public_verbs text[] := array[
     'start_run', 'take_run_request', 'cancel_run', 'why', 'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',
     'copy_version_to_draft', 'discard_draft', 'save_workflow', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
-    'advance', 'pump', 'tick', 'reconcile'];
+    'advance', 'pump', 'tick', 'reconcile',
+    -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.
+    'find_row_trigger', 'plan_watch', 'confirm_watch', 'watches_of', 'triggers_of_watch', 'forget_watch', 'row_triggers', 'outdated_watches'];
   v_worker_verbs text[] := array[
     'pump', 'tick', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
     'begin_case_export', 'end_case_export', 'take_duty', 'fall_asleep', 'awaken', 'queue_holds', 'next_job_seconds', 'prune_queue_log'];
@@ -44,8 +46,10 @@ begin
     -- Helpers that only compute or read with the caller's own rights are open to all three.
     for v_function in
       select p.oid from pg_catalog.pg_proc p
-       where p.pronamespace = 'stellwerk'::regnamespace and p.prorettype <> 'trigger'::regtype
-         and (not p.prosecdef
+       where p.pronamespace = 'stellwerk'::regnamespace
+         and (not p.prosecdef and p.prorettype <> 'trigger'::regtype
+              -- Who may put triggers on a table may watch it, and needs the functions behind the triggers; they check the rest.
+              or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname in ('capture_row', 'capture_statement'))
               or p.proname in ('current_tenant_id', 'may_act_for', 'missing_rights', 'store_registered_table', 'store_registered_function', 'seconds_to_next_timer')
               or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname = any (v_public_verbs))
               or (v_role = 'stellwerk_worker' and p.proname = any (v_worker_verbs)))

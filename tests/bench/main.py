@@ -26,16 +26,20 @@ def main(arguments: list[str] | None = None) -> int:
             "PostgreSQL {server}, fsync {fsync}, synchronous_commit {synchronous_commit}, {cores} cores".format(**about)
         )
         prepare(where)
-        figures = Figures()
+        figures, failed = Figures(), list[str]()
         anchor = Anchor(where, options.seconds)
         bench = Bench(where, anchor, figures, options.seconds, options.runs, options.samples)
         for number in range(1, options.rounds + 1):
             for name in options.only or PARTS:
                 tell(f"{time.monotonic() - began:4.0f} s  round {number} of {options.rounds}: {name}")
-                with where.connect() as connection:
-                    connection.execute("checkpoint")
-                anchor.measure(1)
-                PARTS[name](bench)
+                try:
+                    with where.connect() as connection:
+                        connection.execute("checkpoint")
+                    anchor.measure(1)
+                    PARTS[name](bench)
+                except Exception as problem:  # what the other parts have measured is worth printing
+                    failed.append(f"{name}, round {number}: {type(problem).__name__}: {problem}".strip())
+                    tell(failed[-1])
             anchor.measure(16)
     ordered = _with_anchor(figures, anchor)
     if options.json:
@@ -53,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(table(ordered))
         print()
         print("\n".join(goal_lines(ordered)))
-    return 0
+    print("".join(f"FAILED: {line}\n" for line in failed), end="", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _with_anchor(figures: Figures, anchor: Anchor) -> Figures:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).parent / "run.py"
-LEAST = ("--rounds", "1", "--seconds", "1", "--runs", "20", "--samples", "5", "--quiet")
+LEAST = ("--rounds", "1", "--seconds", "0.1", "--runs", "20", "--samples", "5", "--quiet")
 
 
 @pytest.mark.one_server

@@ -10,11 +10,14 @@ from psycopg import sql
 from stellwerk.errors import MigrationFailed
 
 OWNER = "stellwerk_owner"
+# Runs what belongs to nobody: a type's own cast to json, which may be anybody's code.
+NOBODY = "stellwerk_nobody"
 ROLES = {
     OWNER: "owns the tables and the functions of Stellwerk",
     "stellwerk_worker": "workers act as this role",
     "stellwerk_web": "the web application acts as this role",
     "stellwerk_dba": "people who read and steer runs with SQL belong to this role",
+    NOBODY: "has no rights; turns rows into json, where a type's own cast may be anybody's code",
 }
 
 Connection = psycopg.Connection[Any]
@@ -58,6 +61,8 @@ def _make_roles(connection: Connection) -> None:
             connection.execute(sql.SQL("comment on role {} is {}").format(role, purpose))
         if not _value(connection, "select pg_has_role(current_user, %s, 'usage')", name):
             connection.execute(sql.SQL("grant {} to current_user").format(role))
+    if not _value(connection, "select pg_has_role(%s, %s, 'member')", OWNER, NOBODY):
+        connection.execute(sql.SQL("grant {} to {}").format(sql.Identifier(NOBODY), sql.Identifier(OWNER)))
 
 
 def _open_database(connection: Connection) -> None:
