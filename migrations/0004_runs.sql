@@ -26,6 +26,7 @@ create table stellwerk.run (
   parent_run_id     bigint,
   parent_step_id    bigint,
   deaths            integer     not null default 0,
+  timeout           interval,
   created_at        timestamptz not null default clock_timestamp(),
   start_at          timestamptz,
   started_at        timestamptz,
@@ -70,6 +71,7 @@ comment on column stellwerk.run.depth is 'How many runs stand in the chain of ca
 comment on column stellwerk.run.parent_run_id is 'The run whose step called this one as a child.';
 comment on column stellwerk.run.parent_step_id is 'That step.';
 comment on column stellwerk.run.deaths is 'How often advancing it alone died as a whole; at 5 the run fails with that error.';
+comment on column stellwerk.run.timeout is 'How long it may take from its start, if the workflow limits it.';
 comment on column stellwerk.run.created_at is 'When it was asked for.';
 comment on column stellwerk.run.start_at is 'When it may start, if later than created_at.';
 comment on column stellwerk.run.started_at is 'When its first step was taken.';
@@ -129,7 +131,6 @@ create table stellwerk.step (
 
   constraint step_visit_once unique (tenant_id, run_id, node_id, scope_id, visit),
   constraint step_state_known check (state in ('queued', 'running', 'waiting', 'joining', 'completed', 'failed', 'skipped', 'cancelled')),
-  constraint step_runs_somewhere check (runs_in in ('sql', 'worker', 'wait')),
   constraint step_output_when_ended check (output is null or state in ('completed', 'failed', 'skipped')),
   constraint step_leased_while_running check ((lease_until is not null) = (state = 'running'))
 ) partition by range (run_id);

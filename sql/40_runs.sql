@@ -88,18 +88,23 @@ begin
     from unnest(p_orders) with ordinality o;
   insert into stellwerk.run (
     tenant_id, run_id, workflow_id, version, trigger_node, held, priority, source, payload, old, event_id, idempotency_key,
-    caused_by_run_id, depth, parent_run_id, parent_step_id, created_at, start_at, created_by)
+    caused_by_run_id, depth, parent_run_id, parent_step_id, created_at, start_at, created_by, timeout)
   select p_tenant_id, v_run_ids[o.ordinality], o.workflow_id, o.version, o.trigger_node, coalesce(o.run_at > v_now, false),
          coalesce(o.priority, (d.settings ->> 'priority')::integer, 0), o.source, coalesce(o.payload, '{}'), o.old, o.event_id, o.idempotency_key,
-         o.caused_by_run_id, coalesce(o.depth, 0), o.parent_run_id, o.parent_step_id, v_now, case when o.run_at > v_now then o.run_at end, v_actor
+         o.caused_by_run_id, coalesce(o.depth, 0), o.parent_run_id, o.parent_step_id, v_now, case when o.run_at > v_now then o.run_at end, v_actor,
+         (d.settings ->> 'timeout')::interval
     from unnest(p_orders) with ordinality o (workflow_id, version, trigger_node, payload, old, source, event_id, idempotency_key, run_at, priority,
                                              caused_by_run_id, depth, parent_run_id, parent_step_id, ordinality)
-    join stellwerk.workflow_version d on d.tenant_id = p_tenant_id and d.workflow_id = o.workflow_id and d.version = o.version;
-  insert into stellwerk.timer (tenant_id, kind, run_id, due_at)
-  select p_tenant_id, 'start', v_run_ids[o.ordinality], o.run_at
-    from unnest(p_orders) with ordinality o (workflow_id, version, trigger_node, payload, old, source, event_id, idempotency_key, run_at, priority,
-                                             caused_by_run_id, depth, parent_run_id, parent_step_id, ordinality)
-   where o.run_at > v_now;
+   cross join lateral (
+     select x.settings from stellwerk.workflow_version x
+      where x.tenant_id = p_tenant_id and x.workflow_id = o.workflow_id and x.version = o.version offset 0) d;
+  if exists (select 1 from unnest(p_orders) o where o.run_at > v_now) then
+    insert into stellwerk.timer (tenant_id, kind, run_id, due_at)
+    select p_tenant_id, 'start', v_run_ids[o.ordinality], o.run_at
+      from unnest(p_orders) with ordinality o (workflow_id, version, trigger_node, payload, old, source, event_id, idempotency_key, run_at, priority,
+                                               caused_by_run_id, depth, parent_run_id, parent_step_id, ordinality)
+     where o.run_at > v_now;
+  end if;
   return v_run_ids;
 end
 $$;

@@ -73,40 +73,60 @@ create or replace function stellwerk.settle_runs(p_tenant_id bigint, p_run_ids b
 returns void language plpgsql set search_path = '' as $$
 declare
   v_now     timestamptz := stellwerk.clock();
-  v_settled record;
-  v_ended   bigint[] := '{}';
+  v_run_ids bigint[];
+  v_states  text[];
+  v_ended   bigint[];
 begin
-  for v_settled in
-    select r.run_id, l.state, e.run_id is not null as has_output, e.output
-      from unnest(p_run_ids) r (run_id)
-     cross join lateral (
-       select case when count(*) = 0 then 'completed'
-                   when bool_or(s.state in ('queued', 'running')) then 'running'
-                   else 'waiting' end as state
-         from stellwerk.step s
-        where s.tenant_id = p_tenant_id and s.run_id = r.run_id and s.state in ('queued', 'running', 'waiting', 'joining')) l
-     cross join lateral (select o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = r.run_id offset 0) o
-      left join (
-        -- The token that ended last wins; arrays are in order of time.
-        select distinct on (x.run_id) x.run_id, x.output
-          from unnest(p_ended_runs, p_outputs) with ordinality x (run_id, output, ordinality)
-         order by x.run_id, x.ordinality desc) e on e.run_id = r.run_id
-     where o.state in ('pending', 'running', 'waiting') and (o.state <> l.state or e.run_id is not null)
-  loop
+  select array_agg(r.run_id), array_agg(l.state), array_agg(r.run_id) filter (where l.state = 'completed') into v_run_ids, v_states, v_ended
+    from unnest(p_run_ids) r (run_id)
+   cross join lateral (
+     select case when count(*) = 0 then 'completed'
+                 when bool_or(s.state in ('queued', 'running')) then 'running'
+                 else 'waiting' end as state
+       from stellwerk.step s
+      where s.tenant_id = p_tenant_id and s.run_id = r.run_id and s.state in ('queued', 'running', 'waiting', 'joining')) l
+   cross join lateral (select o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = r.run_id offset 0) o
+   where o.state in ('pending', 'running', 'waiting') and (o.state <> l.state or r.run_id = any (p_ended_runs));
+  if v_run_ids is null then
+    return;
+  end if;
+  if cardinality(v_run_ids) = 1 then
     update stellwerk.run r
-       set state = v_settled.state,
-           output = case when v_settled.has_output then v_settled.output else r.output end,
-           started_at = coalesce(r.started_at, v_now),
-           ended_at = case when v_settled.state = 'completed' then v_now end
-     where r.tenant_id = p_tenant_id and r.run_id = v_settled.run_id;
-    if v_settled.state = 'completed' then
-      v_ended := v_ended || v_settled.run_id;
-    end if;
-  end loop;
-  perform stellwerk.drop_timers(p_tenant_id, v_ended);
+       set state = v_states[1],
+           output = case when cardinality(p_ended_runs) > 0 then p_outputs[cardinality(p_outputs)] else r.output end,
+           started_at = coalesce(r.started_at, v_now), ended_at = case when v_states[1] = 'completed' then v_now end
+     where r.tenant_id = p_tenant_id and r.run_id = v_run_ids[1];
+  else
+    perform stellwerk.write_run_states(p_tenant_id, v_run_ids, v_states, p_ended_runs, p_outputs);
+  end if;
+  if v_ended is not null then
+    perform stellwerk.drop_timers(p_tenant_id, v_ended);
+  end if;
 end
 $$;
 comment on function stellwerk.settle_runs(bigint, bigint[], bigint[], jsonb[]) is 'Gives runs the state that follows from their live steps, and the output of the token that ended last; a run without a live step is completed.';
+
+create or replace function stellwerk.write_run_states(p_tenant_id bigint, p_run_ids bigint[], p_states text[], p_ended_runs bigint[], p_outputs jsonb[])
+returns void language plpgsql
+-- While the table has no statistics a nested loop would compare each run with each other.
+set search_path = '' set enable_nestloop = off as $$
+declare
+  v_now timestamptz := stellwerk.clock();
+begin
+  update stellwerk.run r
+     set state = x.state, output = case when x.has_output then x.output else r.output end,
+         started_at = coalesce(r.started_at, v_now), ended_at = case when x.state = 'completed' then v_now end
+    from (select u.run_id, u.state, e.run_id is not null as has_output, e.output
+            from unnest(p_run_ids, p_states) u (run_id, state)
+            left join (
+              -- The token that ended last wins; arrays are in order of time.
+              select distinct on (o.run_id) o.run_id, o.output
+                from unnest(p_ended_runs, p_outputs) with ordinality o (run_id, output, ordinality)
+               order by o.run_id, o.ordinality desc) e on e.run_id = u.run_id) x
+   where r.tenant_id = p_tenant_id and r.run_id = any (p_run_ids) and r.run_id = x.run_id;
+end
+$$;
+comment on function stellwerk.write_run_states(bigint, bigint[], text[], bigint[], jsonb[]) is 'Writes the states of many runs, and the output of those in which a token has ended.';
 
 create or replace function stellwerk.drop_timers(p_tenant_id bigint, p_run_ids bigint[])
 returns void language plpgsql set search_path = '' as $$
@@ -151,6 +171,10 @@ returns bigint[] language plpgsql set search_path = '' as $$
 declare
   v_run_ids bigint[];
 begin
+  if cardinality(p_run_ids) = 1 then
+    perform from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = p_run_ids[1] for no key update;
+    return case when found then p_run_ids else '{}' end;
+  end if;
   select array_agg(l.run_id) into v_run_ids
     from (select distinct u.run_id from unnest(p_run_ids) u (run_id) order by u.run_id) x
    cross join lateral (

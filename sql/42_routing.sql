@@ -10,36 +10,50 @@ returns stellwerk.token[] language plpgsql set search_path = '' as $$
 declare
   v_now    timestamptz := stellwerk.clock();
   v_tokens stellwerk.token[];
+  v_cyclic boolean;
 begin
   select array_agg(row(
-           a.run_id, nextval('stellwerk.step_id_seq'), false, a.workflow_id, a.version, a.trigger_node, a.node_id, a.scope_id,
-           case when a.cyclic
-                then a.rank + coalesce((select max(s.visit) from stellwerk.step s
-                                         where s.tenant_id = p_tenant_id and s.run_id = a.run_id
-                                           and s.node_id = a.node_id and s.scope_id = a.scope_id), 0)
-                            + (select count(*)::integer from unnest(p_resting) q
-                                where not q.stored and q.run_id = a.run_id and q.node_id = a.node_id and q.scope_id = a.scope_id and not q.joins)
-                else 1 end,
-           0, 0, case when a.joins then array[a.from_node] end, v_now, a.type, a.runs_in, a.alone, a.joins)::stellwerk.token
-         order by a.run_id, a.move, a.edge)
-    into v_tokens
-    from (select m.run_id, m.workflow_id, m.version, m.trigger_node, m.scope_id, m.node_id as from_node, m.ordinality as move, e.ordinality as edge,
-                 n.node_id, n.type, case n.runs_in when 'trigger' then 'sql' else n.runs_in end as runs_in, n.alone, n.joins, n.cyclic,
-                 case when n.cyclic and not n.joins
-                      then row_number() over (partition by m.run_id, m.scope_id, n.node_id order by m.ordinality, e.ordinality)::integer
-                      else 1 end as rank
-            from unnest(p_moves) with ordinality m (
-                   run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt, failures, arrived, queued_at,
-                   type, runs_in, alone, state, port, input, output, error, due_at, edges, ordinality)
-           cross join lateral jsonb_array_elements_text(m.edges -> m.port) with ordinality e (node_id, ordinality)
-           cross join lateral (
-             select o.node_id, o.type, o.runs_in, o.alone, o.joins, o.cyclic from stellwerk.plan_node o
-              where o.tenant_id = p_tenant_id and o.workflow_id = m.workflow_id and o.version = m.version and o.node_id = e.node_id offset 0) n
-           where m.port is not null) a;
-  return coalesce(v_tokens, '{}');
+           m.run_id, nextval('stellwerk.step_id_seq'), false, m.workflow_id, m.version, m.trigger_node, n.node_id, m.scope_id,
+           -- 0 stands for a visit that must be counted.
+           case when n.cyclic then 0 else 1 end, 0, 0, case when n.joins then array[m.node_id] end, v_now, n.type,
+           case n.runs_in when 'trigger' then 'sql' else n.runs_in end, n.alone, n.joins)::stellwerk.token),
+         bool_or(n.cyclic)
+    into v_tokens, v_cyclic
+    from unnest(p_moves) m
+   cross join lateral jsonb_array_elements_text(m.edges -> m.port) e (node_id)
+   cross join lateral (
+     select o.node_id, o.type, o.runs_in, o.alone, o.joins, o.cyclic from stellwerk.plan_node o
+      where o.tenant_id = p_tenant_id and o.workflow_id = m.workflow_id and o.version = m.version and o.node_id = e.node_id offset 0) n
+   where m.port is not null;
+  return case when v_cyclic then stellwerk.count_visits(p_tenant_id, v_tokens, p_resting) else coalesce(v_tokens, '{}') end;
 end
 $$;
-comment on function stellwerk.follow_edges(bigint, stellwerk.move[], stellwerk.token[]) is 'The tokens that go out along the edges of the ports that steps left by.';
+comment on function stellwerk.follow_edges(bigint, stellwerk.move[], stellwerk.token[]) is 'The tokens that go out along the edges of the ports that steps left by, in the order of the moves and of the document.';
+
+create or replace function stellwerk.count_visits(p_tenant_id bigint, p_tokens stellwerk.token[], p_resting stellwerk.token[])
+returns stellwerk.token[] language plpgsql set search_path = '' as $$
+declare
+  v_tokens stellwerk.token[] := p_tokens;
+  v_token  stellwerk.token;
+  v_visit  integer;
+begin
+  for i in 1 .. cardinality(v_tokens) loop
+    v_token := v_tokens[i];
+    continue when v_token.visit <> 0;
+    -- The last visit may be stored, about to be stored, or among the tokens that go out with this one. Where ways meet
+    -- those become one, and so count once.
+    select max(s.visit) into v_visit from stellwerk.step s
+     where s.tenant_id = p_tenant_id and s.run_id = v_token.run_id and s.node_id = v_token.node_id and s.scope_id = v_token.scope_id;
+    select greatest(v_visit, max(t.visit)) into v_visit
+      from unnest(p_resting || case when v_token.joins then '{}' else v_tokens[:i - 1] end) t
+     where t.run_id = v_token.run_id and t.node_id = v_token.node_id and t.scope_id = v_token.scope_id;
+    v_token.visit := coalesce(v_visit, 0) + 1;
+    v_tokens[i] := v_token;
+  end loop;
+  return v_tokens;
+end
+$$;
+comment on function stellwerk.count_visits(bigint, stellwerk.token[], stellwerk.token[]) is 'Counts the visits of tokens that stand on nodes of a cycle.';
 
 create or replace function stellwerk.meet(p_joining stellwerk.token[], p_arriving stellwerk.token[])
 returns stellwerk.token[] language plpgsql immutable set search_path = '' as $$

@@ -3,7 +3,7 @@
 -- one that must run alone, waiting for others) or has ended. A run row is written once, at the end.
 
 create or replace function stellwerk.advance_runs(
-  p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[] default '{}', p_execute boolean default true)
+  p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[] default '{}', p_execute boolean default true, p_fresh boolean default false)
 returns integer language plpgsql
 -- Planning anew would cost more than running, and plans are made while the tables are empty: they must not scan them for ever.
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
@@ -11,7 +11,7 @@ declare
   c_max_waves constant integer := 200;  -- then the tokens rest and the next call goes on, so that no call runs for ever
   v_wave       stellwerk.token[] := '{}';  -- run now
   v_later      stellwerk.token[] := '{}';  -- run in the next wave
-  v_joining    stellwerk.token[];          -- wait where ways meet
+  v_joining    stellwerk.token[] := '{}';  -- wait where ways meet
   v_resting    stellwerk.token[] := '{}';  -- to be stored: worker nodes, nodes that run alone
   v_next       stellwerk.token[];
   v_moves      stellwerk.move[] := p_moves;
@@ -22,9 +22,14 @@ declare
   v_steps      integer := 0;
   v_waves      integer := 0;
 begin
-  v_joining := stellwerk.stored_tokens(p_tenant_id, p_run_ids, 'joining');
+  if not p_fresh then
+    v_joining := stellwerk.stored_tokens(p_tenant_id, p_run_ids, 'joining');
+  end if;
   if cardinality(p_moves) = 0 then
-    v_wave := stellwerk.first_tokens(p_tenant_id, p_run_ids) || stellwerk.stored_tokens(p_tenant_id, p_run_ids, 'queued');
+    v_wave := stellwerk.first_tokens(p_tenant_id, p_run_ids);
+    if not p_fresh then
+      v_wave := v_wave || stellwerk.stored_tokens(p_tenant_id, p_run_ids, 'queued');
+    end if;
   end if;
   loop
     if p_execute and cardinality(v_wave) > 0 then
@@ -92,34 +97,33 @@ begin
   return v_steps;
 end
 $$;
-comment on function stellwerk.advance_runs(bigint, bigint[], stellwerk.move[], boolean) is 'Moves a set of locked runs on as far as they go in SQL, beginning with moves that were just made elsewhere, or with what is ready. Without p_execute nothing is run and successors are only stored. Answers how many steps ran.';
+comment on function stellwerk.advance_runs(bigint, bigint[], stellwerk.move[], boolean, boolean) is 'Moves a set of locked runs on as far as they go in SQL, beginning with moves that were just made elsewhere, or with what is ready. Without p_execute nothing is run and successors are only stored; p_fresh says that none of the runs has a step yet. Answers how many steps ran.';
 
 create or replace function stellwerk.first_tokens(p_tenant_id bigint, p_run_ids bigint[])
 returns stellwerk.token[] language plpgsql set search_path = '' as $$
 declare
-  v_now    timestamptz := stellwerk.clock();
-  v_tokens stellwerk.token[];
+  v_now     timestamptz := stellwerk.clock();
+  v_tokens  stellwerk.token[];
+  v_limited bigint[];
+  v_limits  interval[];
 begin
   select array_agg(row(r.run_id, nextval('stellwerk.step_id_seq'), false, r.workflow_id, r.version, r.trigger_node, r.trigger_node,
-                       0, 1, 0, 0, null, v_now, n.type, 'sql', false, false)::stellwerk.token order by r.run_id)
-    into v_tokens
+                       0, 1, 0, 0, null, v_now, n.type, 'sql', false, false)::stellwerk.token),
+         array_agg(r.run_id) filter (where r.timeout is not null), array_agg(r.timeout) filter (where r.timeout is not null)
+    into v_tokens, v_limited, v_limits
     from unnest(p_run_ids) x (run_id)
    cross join lateral (
-     select o.run_id, o.workflow_id, o.version, o.trigger_node, o.state, o.held from stellwerk.run o
+     select o.run_id, o.workflow_id, o.version, o.trigger_node, o.state, o.held, o.timeout from stellwerk.run o
       where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r
    cross join lateral (
      select o.type from stellwerk.plan_node o
       where o.tenant_id = p_tenant_id and o.workflow_id = r.workflow_id and o.version = r.version and o.node_id = r.trigger_node offset 0) n
    where r.state = 'pending' and not r.held;
-  if v_tokens is null then
-    return '{}';
+  if v_limited is not null then
+    insert into stellwerk.timer (tenant_id, kind, run_id, due_at)
+    select p_tenant_id, 'run_timeout', u.run_id, v_now + u.timeout from unnest(v_limited, v_limits) u (run_id, timeout);
   end if;
-  insert into stellwerk.timer (tenant_id, kind, run_id, due_at)
-  select p_tenant_id, 'run_timeout', t.run_id, v_now + (d.settings ->> 'timeout')::interval
-    from unnest(v_tokens) t
-    join stellwerk.workflow_version d on d.tenant_id = p_tenant_id and d.workflow_id = t.workflow_id and d.version = t.version
-   where d.settings ->> 'timeout' is not null;
-  return v_tokens;
+  return coalesce(v_tokens, '{}');
 end
 $$;
 comment on function stellwerk.first_tokens(bigint, bigint[]) is 'A token on the trigger node of each pending run, and the timer of the workflow''s timeout.';
@@ -151,7 +155,8 @@ end
 $$;
 comment on function stellwerk.stored_tokens(bigint, bigint[], text) is 'Tokens of runs that are stored as steps: queued (SQL steps that may run now) or joining.';
 
-create or replace function stellwerk.tokens_of(p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[])
+create or replace function stellwerk.tokens_of(
+  p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_state text default null, p_attempts integer[] default null, p_worker_id bigint default null)
 returns stellwerk.token[] language plpgsql stable set search_path = '' as $$
 declare
   v_tokens stellwerk.token[];
@@ -163,14 +168,18 @@ begin
    cross join lateral (
      select o.* from stellwerk.step o where o.tenant_id = p_tenant_id and o.run_id = x.run_id and o.step_id = x.step_id offset 0) s
    cross join lateral (
-     select o.workflow_id, o.version, o.trigger_node from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r
+     select o.workflow_id, o.version, o.trigger_node, o.state from stellwerk.run o
+      where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r
    cross join lateral (
      select o.joins from stellwerk.plan_node o
-      where o.tenant_id = p_tenant_id and o.workflow_id = r.workflow_id and o.version = r.version and o.node_id = s.node_id offset 0) n;
+      where o.tenant_id = p_tenant_id and o.workflow_id = r.workflow_id and o.version = r.version and o.node_id = s.node_id offset 0) n
+   where p_state is null
+      or (s.state = p_state and r.state in ('running', 'waiting')
+          and (p_worker_id is null or (s.worker_id = p_worker_id and s.attempt = p_attempts[x.ordinality])));
   return coalesce(v_tokens, '{}');
 end
 $$;
-comment on function stellwerk.tokens_of(bigint, bigint[], bigint[]) is 'Stored steps as tokens, in the same order.';
+comment on function stellwerk.tokens_of(bigint, bigint[], bigint[], text, integer[], bigint) is 'Stored steps as tokens, in the same order; with a state, only those in it whose run can move; with a worker, only those whose running attempt is the given one of that worker.';
 
 -- Two branches of one run that set vars at the same moment go one after the other, so that vars.n + 1 loses nothing.
 create or replace function stellwerk.one_writer_per_run(p_wave stellwerk.token[], out now stellwerk.token[], out later stellwerk.token[])
@@ -287,10 +296,12 @@ $$;
 comment on function stellwerk.enqueue_again(bigint, bigint[], bigint[], text[], timestamptz[]) is 'New queue rows for stored worker steps.';
 
 create or replace function stellwerk.priorities_of(p_tenant_id bigint, p_run_ids bigint[])
-returns integer[] language sql stable set search_path = '' as $$
-  select array_agg(r.priority order by x.ordinality)
-    from unnest(p_run_ids) with ordinality x (run_id, ordinality)
-   cross join lateral (select o.priority from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r
+returns integer[] language plpgsql stable set search_path = '' as $$
+begin
+  return (select array_agg(r.priority order by x.ordinality)
+            from unnest(p_run_ids) with ordinality x (run_id, ordinality)
+           cross join lateral (select o.priority from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r);
+end
 $$;
 comment on function stellwerk.priorities_of(bigint, bigint[]) is 'The priority of each run, in the same order.';
 

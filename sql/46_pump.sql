@@ -5,57 +5,65 @@ returns jsonb language plpgsql security definer  -- the engine's own session wor
 set search_path = '' as $$
 declare
   v_tenant_id bigint;
-  v_result    jsonb := '{"events": 0, "runs_advanced": 0, "steps": 0, "more": false}';
+  v_done      record;
+  v_events    integer := 0;
+  v_runs      integer := 0;
+  v_steps     integer := 0;
+  v_more      boolean := false;
 begin
   if batch not between 1 and 10000 then
     raise exception 'a batch has 1 to 10000 runs, not %', batch using errcode = 'SW008';
   end if;
   for v_tenant_id in select t.tenant_id from stellwerk.tenant t order by random() loop
-    v_result := stellwerk.add_counts(v_result, stellwerk.pump_tenant(v_tenant_id, batch));
+    v_done := stellwerk.pump_tenant(v_tenant_id, batch);
+    v_events := v_events + v_done.events;
+    v_runs := v_runs + v_done.runs;
+    v_steps := v_steps + v_done.steps;
+    v_more := v_more or v_done.more;
   end loop;
-  return v_result || jsonb_build_object('next_due_seconds', stellwerk.seconds_to_next_timer());
+  return jsonb_build_object('events', v_events, 'runs_advanced', v_runs, 'steps', v_steps, 'more', v_more,
+                            'next_due_seconds', stellwerk.seconds_to_next_timer());
 end
 $$;
 comment on function stellwerk.pump(integer) is 'Turns pending events into runs and moves runs on, up to batch of each per tenant. Answers { events, runs_advanced, steps, more, next_due_seconds }: more says that there is more to do now, next_due_seconds when the next timer is due (null: none).';
 
-create or replace function stellwerk.add_counts(p_a jsonb, p_b jsonb)
-returns jsonb language sql immutable set search_path = '' as $$
-  select jsonb_object_agg(a.key, case jsonb_typeof(a.value) when 'boolean' then to_jsonb(a.value = 'true' or p_b -> a.key = 'true')
-                                 else to_jsonb(a.value::numeric + (p_b ->> a.key)::numeric) end)
-    from jsonb_each(p_a) a
-$$;
-comment on function stellwerk.add_counts(jsonb, jsonb) is 'Adds the counts of two results of pump_tenant.';
-
-create or replace function stellwerk.pump_tenant(p_tenant_id bigint, p_batch integer)
-returns jsonb language plpgsql
+create or replace function stellwerk.pump_tenant(
+  p_tenant_id bigint, p_batch integer, out events integer, out runs integer, out steps integer, out more boolean)
+language plpgsql
+-- Planning anew would cost more than running, and plans are made while the tables are empty: they must not scan them for ever.
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
-  v_events  integer := 0;
-  v_batches integer := 0;
-  v_run_ids bigint[];
+  v_ready   bigint[];
+  v_pending bigint[] := '{}';
   v_alone   bigint;
-  v_steps   integer := 0;
-  v_runs    integer := 0;
 begin
+  events := 0;
+  steps := 0;
+  more := false;
   if exists (select 1 from stellwerk.event_batch b where b.tenant_id = p_tenant_id) then
-    v_batches := stellwerk.unpack_event_batches(p_tenant_id, p_batch);
+    more := stellwerk.unpack_event_batches(p_tenant_id, p_batch) > 0;
   end if;
   if exists (select 1 from stellwerk.event e where e.tenant_id = p_tenant_id and e.state = 'pending') then
-    v_events := stellwerk.process_events(p_tenant_id, p_batch);
+    events := stellwerk.process_events(p_tenant_id, p_batch);
   end if;
-  v_run_ids := stellwerk.lock_ready_runs(p_tenant_id, p_batch);
-  if cardinality(v_run_ids) > 0 then
-    v_steps := stellwerk.advance_safely(p_tenant_id, v_run_ids);
-    v_runs := cardinality(v_run_ids);
+  v_ready := stellwerk.lock_ready_runs(p_tenant_id, p_batch);
+  if cardinality(v_ready) < p_batch then
+    v_pending := stellwerk.lock_pending_runs(p_tenant_id, p_batch - cardinality(v_ready));
   end if;
+  if cardinality(v_ready) > 0 then
+    steps := steps + stellwerk.advance_safely(p_tenant_id, v_ready, false);
+  end if;
+  if cardinality(v_pending) > 0 then
+    steps := steps + stellwerk.advance_safely(p_tenant_id, v_pending, true);
+  end if;
+  runs := cardinality(v_ready) + cardinality(v_pending);
   -- One run that touches other people's tables, last, so that their locks are held for the shortest time.
   v_alone := stellwerk.lock_alone_run(p_tenant_id);
+  more := more or events >= p_batch or runs >= p_batch or v_alone is not null;
   if v_alone is not null then
-    v_steps := v_steps + stellwerk.advance_alone(p_tenant_id, v_alone);
-    v_runs := v_runs + 1;
+    steps := steps + stellwerk.advance_alone(p_tenant_id, v_alone);
+    runs := runs + 1;
   end if;
-  return jsonb_build_object('events', v_events, 'runs_advanced', v_runs, 'steps', v_steps,
-                            'more', v_batches > 0 or v_events >= p_batch or cardinality(v_run_ids) >= p_batch or v_alone is not null);
 end
 $$;
 comment on function stellwerk.pump_tenant(bigint, integer) is 'pump for one tenant.';
@@ -63,34 +71,41 @@ comment on function stellwerk.pump_tenant(bigint, integer) is 'pump for one tena
 create or replace function stellwerk.lock_ready_runs(p_tenant_id bigint, p_limit integer)
 returns bigint[] language plpgsql set search_path = '' as $$
 declare
-  v_ready   bigint[];
-  v_pending bigint[];
+  v_ready bigint[];
 begin
   -- Candidates without locks, then locks (those held by others are passed over), then a second look under the lock.
   select array_agg(c.run_id) into v_ready
     from (select distinct s.run_id
             from (select o.run_id from stellwerk.step o
                    where o.tenant_id = p_tenant_id and o.state = 'queued' and o.runs_in = 'sql' and o.due_at is null and not o.alone limit p_limit) s) c;
-  if v_ready is not null then
-    select array_agg(l.run_id) into v_ready
-      from unnest(stellwerk.lock_free_runs(p_tenant_id, v_ready)) l (run_id)
-     cross join lateral (select o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = l.run_id offset 0) r
-     where r.state in ('running', 'waiting');
+  if v_ready is null then
+    return '{}';
   end if;
-  if p_limit > coalesce(cardinality(v_ready), 0) then
-    select array_agg(x.run_id) into v_pending
-      from (select r.run_id from stellwerk.run r
-             where r.tenant_id = p_tenant_id and r.state = 'pending' and not r.held
-             order by r.priority desc, r.run_id
-             limit p_limit - coalesce(cardinality(v_ready), 0) for no key update skip locked) x;
-  end if;
-  return coalesce(v_ready, '{}') || coalesce(v_pending, '{}');
+  select array_agg(l.run_id) into v_ready
+    from unnest(stellwerk.lock_free_runs(p_tenant_id, v_ready)) l (run_id)
+   cross join lateral (select o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = l.run_id offset 0) r
+   where r.state in ('running', 'waiting');
+  return coalesce(v_ready, '{}');
 end
 $$;
-comment on function stellwerk.lock_ready_runs(bigint, integer) is 'Locks runs that can move in SQL and that nobody else holds: those with a ready step, then pending ones by priority.';
+comment on function stellwerk.lock_ready_runs(bigint, integer) is 'Locks runs with a stored SQL step that may run now and that nobody else holds.';
+
+create or replace function stellwerk.lock_pending_runs(p_tenant_id bigint, p_limit integer)
+returns bigint[] language plpgsql set search_path = '' as $$
+declare
+  v_pending bigint[];
+begin
+  select array_agg(x.run_id) into v_pending
+    from (select r.run_id from stellwerk.run r
+           where r.tenant_id = p_tenant_id and r.state = 'pending' and not r.held
+           order by r.priority desc, r.run_id limit p_limit for no key update skip locked) x;
+  return coalesce(v_pending, '{}');
+end
+$$;
+comment on function stellwerk.lock_pending_runs(bigint, integer) is 'Locks runs that wait to be started and that nobody else holds, by priority.';
 
 -- A call that dies whole is repeated in halves, down to the one run that is to blame.
-create or replace function stellwerk.advance_safely(p_tenant_id bigint, p_run_ids bigint[])
+create or replace function stellwerk.advance_safely(p_tenant_id bigint, p_run_ids bigint[], p_fresh boolean)
 returns integer language plpgsql set search_path = '' as $$
 declare
   v_half    integer := cardinality(p_run_ids) / 2;
@@ -98,7 +113,7 @@ declare
   v_state   text;
 begin
   begin
-    return stellwerk.advance_runs(p_tenant_id, p_run_ids);
+    return stellwerk.advance_runs(p_tenant_id, p_run_ids, p_fresh => p_fresh);
   exception when query_canceled or others then
     get stacked diagnostics v_message = message_text, v_state = returned_sqlstate;
   end;
@@ -106,10 +121,10 @@ begin
     perform stellwerk.count_death(p_tenant_id, p_run_ids[1], v_state, v_message);
     return 0;
   end if;
-  return stellwerk.advance_safely(p_tenant_id, p_run_ids[:v_half]) + stellwerk.advance_safely(p_tenant_id, p_run_ids[v_half + 1:]);
+  return stellwerk.advance_safely(p_tenant_id, p_run_ids[:v_half], p_fresh) + stellwerk.advance_safely(p_tenant_id, p_run_ids[v_half + 1:], p_fresh);
 end
 $$;
-comment on function stellwerk.advance_safely(bigint, bigint[]) is 'advance_runs in a subtransaction; when it raises, in halves, so that one bad run never stops the others.';
+comment on function stellwerk.advance_safely(bigint, bigint[], boolean) is 'advance_runs in a subtransaction; when it raises, in halves, so that one bad run never stops the others.';
 
 create or replace function stellwerk.count_death(p_tenant_id bigint, p_run_id bigint, p_sqlstate text, p_message text)
 returns void language plpgsql set search_path = '' as $$

@@ -50,14 +50,8 @@ declare
   v_taken  record;
 begin
   perform stellwerk.lock_runs(p_tenant_id, p_run_ids);
-  select array_agg(t) into v_tokens
-    from unnest(stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids)) t
-   cross join lateral (
-     select o.state from stellwerk.step o
-      where o.tenant_id = p_tenant_id and o.run_id = t.run_id and o.step_id = t.step_id offset 0) s
-   cross join lateral (select o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = t.run_id offset 0) r
-   where s.state = 'queued' and t.runs_in = 'worker' and r.state in ('running', 'waiting');
-  if v_tokens is null then
+  v_tokens := stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids, 'queued');
+  if cardinality(v_tokens) = 0 then
     return;
   end if;
   select array_agg(s.token) as tokens, array_agg(s.config) as configs, array_agg(s.input) as inputs, array_agg(s.timeout) as timeouts,
@@ -114,20 +108,21 @@ create or replace function stellwerk.complete_steps(p_worker_id bigint, p_tenant
 returns jsonb language plpgsql security definer  -- workers have no right to write the tables
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
+  v_given   record;
   v_run_ids bigint[];
   v_moves   stellwerk.move[];
   v_late    jsonb;
 begin
-  v_run_ids := stellwerk.lock_runs(p_tenant_id, array(select (c.value ->> 'run')::bigint from jsonb_array_elements(p_completions) c (value)));
-  select stellwerk.ended_moves(p_tenant_id, array_agg(c.run), array_agg(c.step), array_agg(coalesce(c.port, 'next')), array_agg(c.output), array_agg(c.error))
-    into v_moves
-    from jsonb_to_recordset(p_completions) c (run bigint, step bigint, attempt integer, port text, output jsonb, error jsonb)
-    -- The fence: only the attempt that runs now, and only its worker, may end it.
-   cross join lateral (
-     select o.state, o.attempt, o.worker_id from stellwerk.step o
-      where o.tenant_id = p_tenant_id and o.run_id = c.run and o.step_id = c.step offset 0) s
-   cross join lateral (select o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = c.run offset 0) r
-   where s.state = 'running' and s.attempt = c.attempt and s.worker_id = p_worker_id and r.state in ('running', 'waiting');
+  select array_agg(c.run) as runs, array_agg(c.step) as steps, array_agg(c.attempt) as attempts, array_agg(coalesce(c.port, 'next')) as ports,
+         array_agg(c.output) as outputs, array_agg(c.error) as errors
+    into v_given
+    -- A step that is named twice has one result.
+    from (select distinct on (x.run, x.step) x.*
+            from jsonb_to_recordset(p_completions) x (run bigint, step bigint, attempt integer, port text, output jsonb, error jsonb)
+           order by x.run, x.step, x.attempt desc) c;
+  v_run_ids := stellwerk.lock_runs(p_tenant_id, v_given.runs);
+  -- The fence: only the attempt that runs now, and only its worker, may end it.
+  v_moves := stellwerk.ended_moves(p_tenant_id, v_given.runs, v_given.steps, v_given.ports, v_given.outputs, v_given.errors, v_given.attempts, p_worker_id);
   if cardinality(v_moves) > 0 then
     perform stellwerk.apply_moves(p_tenant_id, v_run_ids, v_moves);
   end if;
@@ -142,28 +137,28 @@ $$;
 comment on function stellwerk.complete_steps(bigint, bigint, jsonb) is 'Hands in results: array of { run, step, attempt, port, output } or { run, step, attempt, error: { class, message, retryable, detail, retry_after } }. A result of an attempt that is not the running one changes nothing and is named in late. Answers { accepted, late }.';
 
 create or replace function stellwerk.ended_moves(
-  p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_ports text[], p_outputs jsonb[], p_errors jsonb[])
+  p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_ports text[], p_outputs jsonb[], p_errors jsonb[],
+  p_attempts integer[] default null, p_worker_id bigint default null)
 returns stellwerk.move[] language plpgsql stable set search_path = '' as $$
 declare
   v_moves stellwerk.move[];
 begin
   select array_agg(row(
            t.run_id, t.step_id, true, t.workflow_id, t.version, t.trigger_node, t.node_id, t.scope_id, t.visit, t.attempt, t.failures, t.arrived,
-           t.queued_at, t.type, t.runs_in, t.alone, case when p_errors[t.ordinality] is null then 'completed' else 'failed' end,
-           case when p_errors[t.ordinality] is null then p_ports[t.ordinality] end, null, p_outputs[t.ordinality],
-           p_errors[t.ordinality] || jsonb_build_object('node', t.node_id, 'attempt', t.attempt), null, n.edges)::stellwerk.move
+           t.queued_at, t.type, t.runs_in, t.alone, case when x.error is null then 'completed' else 'failed' end,
+           case when x.error is null then x.port end, null, x.output,
+           x.error || jsonb_build_object('node', t.node_id, 'attempt', t.attempt), null, n.edges)::stellwerk.move
          order by t.run_id, t.step_id)
     into v_moves
-    from unnest(stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids)) with ordinality t (
-           run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt, failures, arrived, queued_at, type,
-           runs_in, alone, joins, ordinality)
+    from unnest(stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids, case when p_worker_id is not null then 'running' end, p_attempts, p_worker_id)) t
+    join unnest(p_step_ids, p_ports, p_outputs, p_errors) x (step_id, port, output, error) on x.step_id = t.step_id
    cross join lateral (
      select o.edges from stellwerk.plan_node o
       where o.tenant_id = p_tenant_id and o.workflow_id = t.workflow_id and o.version = t.version and o.node_id = t.node_id offset 0) n;
   return coalesce(v_moves, '{}');
 end
 $$;
-comment on function stellwerk.ended_moves(bigint, bigint[], bigint[], text[], jsonb[], jsonb[]) is 'Moves for stored steps that have ended elsewhere, with their ports and outputs, or errors.';
+comment on function stellwerk.ended_moves(bigint, bigint[], bigint[], text[], jsonb[], jsonb[], integer[], bigint) is 'Moves for stored steps that have ended elsewhere, with their ports and outputs, or errors; with a worker, only for attempts that it is running.';
 
 -- The results must not be lost when what follows them raises: then the successors are only stored, and pump goes on one by one.
 create or replace function stellwerk.apply_moves(p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[])

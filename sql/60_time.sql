@@ -23,11 +23,12 @@ $$;
 comment on function stellwerk.tick() is 'Fires due timers, takes over the steps of vanished workers, marks broken watches, puts lost queue rows back. Answers the counts, and the seconds until the next timer (null: none). Writes nothing when there is nothing to do.';
 
 create or replace function stellwerk.seconds_to_next_timer()
-returns double precision language sql stable security definer  -- reads the timers of all tenants
-set search_path = '' as $$
-  select case when min(d.due_at) is not null then greatest(0, extract(epoch from min(d.due_at) - clock_timestamp())) end::double precision
-    from stellwerk.tenant t
-   cross join lateral (select x.due_at from stellwerk.timer x where x.tenant_id = t.tenant_id order by x.due_at limit 1) d
+returns double precision language plpgsql stable set search_path = '' as $$
+begin
+  return (select case when min(d.due_at) is not null then greatest(0, extract(epoch from min(d.due_at) - clock_timestamp())) end
+            from stellwerk.tenant t
+           cross join lateral (select x.due_at from stellwerk.timer x where x.tenant_id = t.tenant_id order by x.due_at limit 1) d);
+end
 $$;
 comment on function stellwerk.seconds_to_next_timer() is 'Seconds until the next timer is due, 0 when one is; null when there is none.';
 

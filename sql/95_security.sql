@@ -50,7 +50,7 @@ begin
          and (not p.prosecdef and p.prorettype <> 'trigger'::regtype
               -- Who may put triggers on a table may watch it, and needs the functions behind the triggers; they check the rest.
               or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname in ('capture_row', 'capture_statement'))
-              or p.proname in ('current_tenant_id', 'may_act_for', 'missing_rights', 'store_registered_table', 'store_registered_function', 'seconds_to_next_timer')
+              or p.proname in ('current_tenant_id', 'may_act_for', 'missing_rights', 'store_registered_table', 'store_registered_function')
               or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname = any (v_public_verbs))
               or (v_role = 'stellwerk_worker' and p.proname = any (v_worker_verbs)))
     loop

@@ -298,6 +298,12 @@ def test_one_batch_holds_good_bad_and_late_results(db, make_workflow, run_all, w
     assert (run(db, good)["output"], run(db, bad)["state"], run(db, late)["state"]) == (7, "failed", "running")
 
 
+def test_a_result_that_is_handed_in_twice_counts_once(db, waiting, worker):
+    (taken,) = worker.begin()
+    assert worker.end(taken, taken)["accepted"] == 1
+    assert run(db, waiting)["state"] == "completed"
+
+
 def test_results_are_kept_when_what_follows_raises(db, make_workflow, run_all, worker):
     slug = make_workflow(
         document("follow", [START, call("ring"), transform("boom", "x")], ["start -> ring", "ring -> boom"])
