@@ -22,10 +22,10 @@ begin
     v_more := v_more or v_done.more;
   end loop;
   return jsonb_build_object('events', v_events, 'runs_advanced', v_runs, 'steps', v_steps, 'more', v_more,
-                            'next_due_seconds', stellwerk.seconds_to_next_timer());
+                            'next_due_seconds', stellwerk.seconds_to_next_timer(), 'ready', stellwerk.take_ready());
 end
 $$;
-comment on function stellwerk.pump(integer) is 'Turns pending events into runs and moves runs on, up to batch of each per tenant. Answers { events, runs_advanced, steps, more, next_due_seconds }: more says that there is more to do now, next_due_seconds when the next timer is due (null: none).';
+comment on function stellwerk.pump(integer) is 'Turns pending events into runs and moves runs on, up to batch of each per tenant. Answers { events, runs_advanced, steps, more, next_due_seconds, ready }: more says that there is more to do now, next_due_seconds when the next timer is due (null: none), ready names worker steps that may begin, if they are few: [type, tenant, run, step] each.';
 
 create or replace function stellwerk.pump_tenant(
   p_tenant_id bigint, p_batch integer, out events integer, out runs integer, out steps integer, out more boolean)

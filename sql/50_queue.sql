@@ -99,6 +99,7 @@ begin
   if coalesce(v_count, 0) = 0 then
     return '{}';
   end if;
+  perform stellwerk.announce_ready(p_tenant_id, p_run_ids, p_step_ids, p_types, p_due);
 
   if v_count = 1 then
     with job as (
@@ -149,6 +150,47 @@ $$;
 
 comment on function stellwerk.enqueue_steps(bigint, bigint[], bigint[], text[], integer[], timestamptz[]) is
 'Put worker steps into the queue and answer the job of each, in the same order. Steps of the same type, priority and due time share jobs. A due time of null means now.';
+
+-- A worker that pumps or completes is told in the answer which steps have just become ready, if they are few, and may
+-- begin them without a look into the queue: at rest that is a third of the time to the first step. Their queue rows stay,
+-- for the case that it dies before.
+create or replace function stellwerk.announce_ready(p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_types text[], p_due timestamptz[])
+returns void language plpgsql set search_path = '' as $$
+declare
+  c_few constant integer := 10;
+  v_ready text := coalesce(current_setting('stellwerk.ready', true), '');
+begin
+  if cardinality(p_step_ids) > c_few or length(v_ready) > 1000 then
+    return;
+  end if;
+  for i in 1 .. cardinality(p_step_ids) loop
+    if p_due[i] is null then
+      v_ready := v_ready || case when v_ready = '' then '' else ',' end
+                 || '["' || p_types[i] || '",' || p_tenant_id || ',' || p_run_ids[i] || ',' || p_step_ids[i] || ']';
+    end if;
+  end loop;
+  perform set_config('stellwerk.ready', v_ready, true);
+end
+$$;
+
+comment on function stellwerk.announce_ready(bigint, bigint[], bigint[], text[], timestamptz[]) is
+'Notes for the answer of this transaction''s call which worker steps have become ready, at most about ten.';
+
+create or replace function stellwerk.take_ready()
+returns jsonb language plpgsql set search_path = '' as $$
+declare
+  v_ready text := current_setting('stellwerk.ready', true);
+begin
+  if coalesce(v_ready, '') = '' then
+    return '[]';
+  end if;
+  perform set_config('stellwerk.ready', '', true);
+  return ('[' || v_ready || ']')::jsonb;
+end
+$$;
+
+comment on function stellwerk.take_ready() is
+'The steps noted by announce_ready in this transaction, as [type, tenant, run, step] each, and forgets them.';
 
 create or replace function stellwerk.enqueue_job(p_entrypoint text, p_payload jsonb)
 returns bigint language plpgsql set search_path = '' as $$

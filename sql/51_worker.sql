@@ -131,10 +131,10 @@ begin
       from jsonb_to_recordset(p_completions) c (run bigint, step bigint)
      where not exists (select 1 from unnest(v_moves) m where m.run_id = c.run and m.step_id = c.step);
   end if;
-  return jsonb_build_object('accepted', coalesce(cardinality(v_moves), 0), 'late', coalesce(v_late, '[]'));
+  return jsonb_build_object('accepted', coalesce(cardinality(v_moves), 0), 'late', coalesce(v_late, '[]'), 'ready', stellwerk.take_ready());
 end
 $$;
-comment on function stellwerk.complete_steps(bigint, bigint, jsonb) is 'Hands in results: array of { run, step, attempt, port, output } or { run, step, attempt, error: { class, message, retryable, detail, retry_after } }. A result of an attempt that is not the running one changes nothing and is named in late. Answers { accepted, late }.';
+comment on function stellwerk.complete_steps(bigint, bigint, jsonb) is 'Hands in results: array of { run, step, attempt, port, output } or { run, step, attempt, error: { class, message, retryable, detail, retry_after } }. A result of an attempt that is not the running one changes nothing and is named in late. Answers { accepted, late, ready }; ready as in pump.';
 
 create or replace function stellwerk.ended_moves(
   p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_ports text[], p_outputs jsonb[], p_errors jsonb[],

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 100
 PAUSE_SECONDS = 0.0025
+JOBS_LATER_SECONDS = 0.01
+"""When to look at jobs whose steps were begun without them."""
 MAX_OUTPUT_BYTES = 1_000_000
 MAX_DEPTH = 64
 STATEMENT_SECONDS = 45.0
@@ -116,7 +118,14 @@ def _depth(text: str) -> int:
 class Completions:
     """Groups what steps came to, and keeps each until the database has it."""
 
-    def __init__(self, connections: Connections, busy: Callable[[], int], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        busy: Callable[[], int],
+        wake: Callable[[], None],
+        take: Callable[[Iterable[tuple[str, int, int, int]]], None],
+    ) -> None:
+        self._take = take
         self._connections = connections
         self._busy = busy
         self._wake = wake
@@ -190,7 +199,10 @@ class Completions:
                 log.info("run %s step %s: the result came late and changes nothing", run_id, step_id)
             for completion in batch:
                 completion.recorded()
-            if answer.get("jobs", answer.get("accepted", 0)):
+            if answer.get("ready"):
+                self._take(answer["ready"])
+                asyncio.get_running_loop().call_later(JOBS_LATER_SECONDS, self._wake)
+            elif answer.get("accepted"):
                 self._wake()
             return
 

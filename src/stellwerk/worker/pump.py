@@ -7,14 +7,16 @@ next one takes the duty within seconds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
 
 from stellwerk.worker.bell import Bell
+from stellwerk.worker.completions import JOBS_LATER_SECONDS
 from stellwerk.worker.connections import Connections, is_lost
 from stellwerk.worker.listener import Listener
 
@@ -25,6 +27,8 @@ BATCH = 500
 POLL_SECONDS = 5.0
 TICK_SECONDS = 5.0
 SHORTEST_SECONDS = 0.05
+BUSY = 5
+GATHER_SECONDS = 0.01
 PRUNE_SECONDS = 60.0
 STATEMENT_SECONDS = 40.0  # more than the session's statement_timeout, so the server speaks first
 LONGEST_BACKOFF_SECONDS = 10.0
@@ -34,17 +38,21 @@ class Pump:
     """The loop of one worker."""
 
     def __init__(
-        self, connections: Connections, listener: Listener, bell_conninfo: str, wake: Callable[[], None]
+        self,
+        connections: Connections,
+        listener: Listener,
+        bell_conninfo: str,
+        wake: Callable[[], None],
+        take: Callable[[Iterable[tuple[str, int, int, int]]], None],
     ) -> None:
+        self._take = take
         self._connections = connections
         self._wake_jobs = wake
         self._look = asyncio.Event()
-        self._rung = False
         self._stopping = False
         self._failures = 0
         self._tick_at = 0.0
         self._prune_at = 0.0
-        self._awakening: asyncio.Task[None] | None = None
         self.idle = False
         """True when the last look found nothing to do."""
         self.next_due: float | None = None
@@ -68,19 +76,24 @@ class Pump:
         try:
             while not self._stopping:
                 self._look.clear()
-                self._rung = False
                 try:
-                    await self._work()
+                    found = await self._work()
                     self._failures = 0
                 except (psycopg.Error, OSError, TimeoutError) as error:
                     await self._back_off(error)
                     continue
-                await self._sleep()
+                if found >= BUSY and not self._stopping:
+                    # While we are awake nobody has to ring, which would slow every commit down; so stay awake until
+                    # little is left, and let some more come together meanwhile.
+                    await self.bell.awaken(withdraw=True)
+                    await asyncio.sleep(GATHER_SECONDS)
+                else:
+                    await self._sleep()
         finally:
             await self.bell.close()
 
-    async def _work(self) -> None:
-        """Tick if it is time, then pump until there is nothing left."""
+    async def _work(self) -> int:
+        """Tick if it is time, then pump until there is nothing left; answers how much the last call found."""
         loop = asyncio.get_running_loop()
         busy = False
         if self.bell.on_duty and loop.time() >= self._tick_at:
@@ -94,8 +107,7 @@ class Pump:
             if not answer.get("more"):
                 break
             self.idle = False
-            if not busy and self.bell.asking:
-                # Much to do: while we are awake nobody has to ring, which would slow every commit down.
+            if not busy:
                 await self.bell.awaken(withdraw=True)
             busy = True
             await asyncio.sleep(0)
@@ -104,10 +116,14 @@ class Pump:
         if self.bell.on_duty and loop.time() >= self._prune_at:
             self._prune_at = loop.time() + PRUNE_SECONDS
             await self._connections.tuples("select stellwerk.prune_queue_log()", seconds=STATEMENT_SECONDS)
+        return max(answer.get("events") or 0, answer.get("runs_advanced") or 0)
 
     def _wake_for(self, answer: dict[str, Any]) -> None:
         """The queue manager need not wait for a notification of what was enqueued through this process."""
-        if answer.get("jobs", any(count for count in answer.values() if isinstance(count, int))):
+        if answer.get("ready"):
+            self._take(answer["ready"])
+            asyncio.get_running_loop().call_later(JOBS_LATER_SECONDS, self._wake_jobs)
+        elif any(count for count in answer.values() if isinstance(count, int)):
             self._wake_jobs()
 
     def _due_in(self, seconds: Any) -> None:
@@ -122,12 +138,10 @@ class Pump:
         if self._stopping or not await self._has_duty():
             await self._wait(POLL_SECONDS * random.uniform(0.8, 1.2))
             return
+        # A short look leaves the bell with us: whoever writes meanwhile rings, and is heard.
         self.bell.fall_asleep()
         loop = asyncio.get_running_loop()
-        timed_out = await self._wait(min(POLL_SECONDS, max(self._tick_at - loop.time(), 0.0)))
-        if self._rung or timed_out:
-            self._awakening = asyncio.create_task(self.bell.awaken())  # beside the next look, not before it
-        # Otherwise the bell has just been granted, or the listener is back: look once more and keep it.
+        await self._wait(min(POLL_SECONDS, max(self._tick_at - loop.time(), 0.0)))
 
     async def _has_duty(self) -> bool:
         had = self.bell.on_duty
@@ -138,18 +152,14 @@ class Pump:
             self._look.set()
         return has
 
-    async def _wait(self, seconds: float) -> bool:
-        """Wait until there is reason to look; True when there was none but the time."""
-        try:
+    async def _wait(self, seconds: float) -> None:
+        """Wait until there is reason to look, or for so long."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._look.wait()
-        except TimeoutError:
-            return True
-        return False
 
     def _heard(self, payload: str) -> None:
         if self.bell.on_duty:
-            self._rung = True
             self._look.set()
 
     async def _call(self, statement: str, *arguments: object) -> dict[str, Any]:

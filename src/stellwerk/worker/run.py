@@ -64,7 +64,7 @@ async def run_worker(
     jobs.serve_steps(chosen, steps.handle)
     if not only:
         jobs.serve(ENTRYPOINT, CaseExports(connections).handle)
-    pump = Pump(connections, listener, worker_conninfo(dsn, "stellwerk-bell", role), driver.wake)
+    pump = Pump(connections, listener, worker_conninfo(dsn, "stellwerk-bell", role), driver.wake, steps.take)
     listener.ignore(CHANNEL, connections.knows)  # what our own statements enqueue is announced in the process
 
     async with _running(listener.run()) as listening:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,7 +79,7 @@ class Steps:
 
     def __post_init__(self) -> None:
         self.room = Room(3 * self.concurrency)
-        self.completions = Completions(self.connections, lambda: self._executing, self.wake)
+        self.completions = Completions(self.connections, lambda: self._executing, self.wake, self.take)
         self._pending: deque[tuple[int, int, int, Ticket]] = deque()
         self._running: dict[Key, Running] = {}
         self._executing = 0
@@ -100,6 +100,19 @@ class Steps:
         finally:
             self.room.ended(len(keys))
             self.made_room()
+
+    def take(self, ready: Iterable[tuple[str, int, int, int]]) -> None:
+        """Begin steps (type, tenant, run, step) that a call has just made ready, before their job is seen.
+
+        The job stays in the queue, for the case that we die before; when it comes, it finds nothing left to do.
+        """
+        if self.stopping:
+            return
+        loop = asyncio.get_running_loop()
+        for node_type, tenant_id, run_id, step_id in ready:
+            if node_type in self.executors:
+                self._pending.append((tenant_id, run_id, step_id, Ticket(1, loop.create_future())))
+                self._work.set()
 
     @property
     def in_hand(self) -> int:
@@ -253,6 +266,7 @@ class Steps:
             *_, ticket = self._pending.popleft()
             if not ticket.done.done():
                 ticket.done.set_exception(GivenBack())
+                ticket.done.exception()  # looked at, also where nobody waits for it
 
     async def finish(self, seconds: float) -> None:
         """After `stop`: let running steps end, for so long; give back the others. Results are recorded in any case."""
