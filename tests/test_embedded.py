@@ -81,7 +81,9 @@ def postmaster(server: Embedded) -> int:
 def test_it_starts_keeps_its_data_and_stops(private_home, wait_until):
     server = Embedded(private_home)
     with psycopg.connect(server.start()) as connection:
+        connection.execute("create schema stellwerk")  # called like the user, and still not where tables land
         connection.execute("create table kept as select 42 as n")
+        assert connection.execute("select to_regclass('public.kept') is not null").fetchone() == (True,)
         assert connection.execute("show server_version_num").fetchone() >= ("180000",)
         assert connection.execute("show listen_addresses").fetchone() == ("",)
         assert connection.execute("select datcollate, datlocale from pg_database where datname = 'stellwerk'")
@@ -120,7 +122,9 @@ def test_it_waits_for_other_clients(home, wait_until):
 def test_it_comes_back_after_a_kill_of_its_main_process(home):
     server = Embedded(home)
     with psycopg.connect(server.start(), autocommit=True) as connection:
+        connection.execute("create schema stellwerk")  # called like the user, and still not where tables land
         connection.execute("create table kept as select 42 as n")
+        assert connection.execute("select to_regclass('public.kept') is not null").fetchone() == (True,)
     os.kill(postmaster(server), signal.SIGKILL)
     with psycopg.connect(server.start()) as connection:
         assert connection.execute("select n from kept").fetchone() == (42,)

@@ -203,10 +203,9 @@ def test_idle_is_free(chain, engine, db: psycopg.Connection[Any], start_worker, 
     run_id = engine.start_run(chain("one", "ok"))
     wait_until(lambda: state_of(run_id) == "completed")
     time.sleep(12)  # the job is deleted, and idle sessions have reported their statistics
-    before, next_xid = _written(db), _next_xid(db)
+    before = _written(db)
     time.sleep(12)
     assert _written(db) == before
-    assert _next_xid(db) - next_xid <= 1, "a transaction that wrote has a number"
 
 
 def _written(db: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
@@ -214,29 +213,3 @@ def _written(db: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
         "select relname, n_tup_ins, n_tup_upd, n_tup_del from pg_stat_user_tables"
         " where schemaname in ('stellwerk', 'stellwerk_queue') order by 1"
     ).fetchall()
-
-
-def _next_xid(db: psycopg.Connection[Any]) -> int:
-    row = db.execute("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def test_from_insert_to_first_step_takes_milliseconds(chain, engine, db, start_worker, state_of, wait_until) -> None:
-    start_worker()
-    slug = chain("fast", "ok")
-    took = []
-    for _ in range(30):
-        time.sleep(0.03)
-        run_id = engine.start_run(slug)
-        wait_until(lambda run_id=run_id: state_of(run_id) == "completed")
-        row = db.execute(
-            "select extract(epoch from s.started_at - r.created_at) * 1000 from stellwerk.run r"
-            " join stellwerk.step s using (tenant_id, run_id) where r.run_id = %s and s.runs_in = 'worker'",
-            [run_id],
-        ).fetchone()
-        assert row is not None
-        took.append(float(row[0]))
-    took.sort()
-    print(f"created to begun: p50 {took[15]:.1f} ms, p95 {took[28]:.1f} ms")
-    assert took[15] < 100  # the benchmark asks for 5 ms on a quiet machine; here only that nobody polls

@@ -201,7 +201,7 @@ def _cron(stellwerk: Engine) -> Finding:
     if jobs:
         return Finding("pg_cron", True, "calls stellwerk.tick()")
     return Finding(
-        "pg_cron", True, "installed, but workers keep the time: select stellwerk.use_pg_cron(); would let it"
+        "pg_cron", True, "installed, but workers keep the time; docs/operations.md says how to let it tick as well"
     )
 
 
