@@ -236,7 +236,7 @@ class Embedded:
         with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
             if not connection.execute("select 1 from pg_database where datname = %s", [DATABASE]).fetchone():
                 connection.execute("create database stellwerk")
-                # The user is called like our schema: with "$user" in front, a table made without a schema would land in it.
+                # The user is called like our schema: with "$user" in front, tables would land in it.
                 connection.execute("alter database stellwerk set search_path = public")
 
     def _start_keeper(self) -> None:
