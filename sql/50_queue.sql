@@ -166,7 +166,7 @@ begin
   for i in 1 .. cardinality(p_step_ids) loop
     if p_due[i] is null then
       v_ready := v_ready || case when v_ready = '' then '' else ',' end
-                 || '["' || p_types[i] || '",' || p_tenant_id || ',' || p_run_ids[i] || ',' || p_step_ids[i] || ']';
+                 || '[' || to_json(p_types[i]) || ',' || p_tenant_id || ',' || p_run_ids[i] || ',' || p_step_ids[i] || ']';
     end if;
   end loop;
   perform set_config('stellwerk.ready', v_ready, true);
