@@ -144,15 +144,29 @@ async def test_a_frozen_statement_ends_in_its_time(proxy: Proxy) -> None:
     await connections.close()
 
 
-async def test_silent_connections_are_dropped_on_demand(proxy: Proxy) -> None:
+@pytest.mark.parametrize("waited", [0.0, 0.3], ids=["sent just now", "sent a while ago"])
+async def test_in_doubt_a_statement_without_an_answer_is_given_up(proxy: Proxy, waited: float) -> None:
     connections = Connections(worker_conninfo(proxy.dsn, "stellwerk-worker"))
     await connections.tuples("select 1")
     proxy.freeze()
     waiting = asyncio.create_task(connections.tuples("select 1", seconds=60))
-    await asyncio.sleep(0.3)
-    connections.drop_silent(0.1)
+    await asyncio.sleep(waited)
+    await asyncio.sleep(0)
+    connections.doubt(0.2)
     with pytest.raises(psycopg.OperationalError):
         await asyncio.wait_for(waiting, 2)
+    await connections.close()
+
+
+async def test_in_doubt_a_statement_that_is_answered_goes_on(proxy: Proxy) -> None:
+    connections = Connections(worker_conninfo(proxy.dsn, "stellwerk-worker"))
+    waiting = asyncio.create_task(connections.tuples("select 1 from pg_sleep(0.1)"))
+    while not connections._busy:
+        await asyncio.sleep(0.01)
+    connections.doubt(1.0)
+    assert await waiting == [(1,)]
+    again = asyncio.create_task(connections.tuples("select 2 from pg_sleep(1.2)"))
+    assert await again == [(2,)], "the doubt was about the statement before"
     await connections.close()
 
 

@@ -180,15 +180,22 @@ class Connections:
                 return connection
         return None
 
-    def drop_silent(self, seconds: float) -> None:
-        """Give up idle connections, and those that have waited for an answer for longer than this."""
-        now = asyncio.get_running_loop().time()
+    def doubt(self, patience: float) -> None:
+        """The network may have forgotten us: give up idle connections, and those whose answer does not come.
+
+        A statement that was sent before now has `patience` seconds in all; then its connection is cut.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         for connection, since in list(self._busy.items()):
-            if now - since > seconds:
-                hang_up(connection)
+            loop.call_later(max(0.0, since + patience - now), self._cut, connection, since)
         for connection in self._free:
             hang_up(connection)
         self._free.clear()
+
+    def _cut(self, connection: AsyncConnection[Any], since: float) -> None:
+        if self._busy.get(connection) == since:  # still the same statement
+            hang_up(connection)
 
     async def close(self) -> None:
         """Close what is idle; busy ones close when their statement ends."""

@@ -55,7 +55,7 @@ async def run_worker(
     listener = Listener(worker_conninfo(dsn, "stellwerk-listener", role))
     presence = Presence(sorted(chosen))
     listener.on_connect.append(presence.take)
-    listener.on_lost.append(lambda: connections.drop_silent(5.0))
+    listener.on_lost.append(lambda: connections.doubt(2.0))
     driver = PoolDriver(connections, listener)
     gate = Gate(settings.allowed_hosts)
     steps = Steps(connections, chosen, gate, lambda: presence.worker_id, concurrency, driver.wake)
