@@ -161,8 +161,8 @@ async def test_in_doubt_a_statement_without_an_answer_is_given_up(proxy: Proxy, 
 async def test_in_doubt_a_statement_that_is_answered_goes_on(proxy: Proxy) -> None:
     connections = Connections(worker_conninfo(proxy.dsn, "stellwerk-worker"))
     waiting = asyncio.create_task(connections.tuples("select 1 from pg_sleep(0.1)"))
-    while not connections._busy:
-        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    assert connections._busy
     connections.doubt(1.0)
     assert await waiting == [(1,)]
     again = asyncio.create_task(connections.tuples("select 2 from pg_sleep(1.2)"))
