@@ -86,9 +86,15 @@ begin
       case when tg_op <> 'INSERT' then stellwerk.row_as_json(old) end, case when tg_op <> 'DELETE' then stellwerk.row_as_json(new) end);
     return null;
   end if;
-  insert into stellwerk.event (tenant_id, watch_id, source_oid, target, operation, old, new)
-  values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_relid, tg_argv[2], lower(tg_op),
-          case when tg_op <> 'INSERT' then stellwerk.row_as_json(old) end, case when tg_op <> 'DELETE' then stellwerk.row_as_json(new) end);
+  -- Two statements: each function in one is prepared anew for every write of the application, called or not.
+  if tg_op = 'INSERT' then
+    insert into stellwerk.event (tenant_id, watch_id, source_oid, target, operation, new)
+    values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_relid, tg_argv[2], 'insert', stellwerk.row_as_json(new));
+  else
+    insert into stellwerk.event (tenant_id, watch_id, source_oid, target, operation, old, new)
+    values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_relid, tg_argv[2], lower(tg_op), stellwerk.row_as_json(old),
+            case when tg_op = 'UPDATE' then stellwerk.row_as_json(new) end);
+  end if;
   -- ring_if_asleep, written out: a call more would be a tenth of all that capturing a row costs.
   if not pg_try_advisory_xact_lock_shared(stellwerk.bell_key()) then
     perform stellwerk.ring('event');
