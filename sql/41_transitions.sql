@@ -33,7 +33,7 @@ begin
   select p_tenant_id, t.run_id, t.step_id, t.node_id, t.scope_id, t.visit, t.version, t.type, t.runs_in, t.alone, p_state, t.arrived,
          p_job_ids[t.ordinality], t.queued_at
     from unnest(p_tokens) with ordinality t (run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt,
-                                             failures, arrived, queued_at, type, runs_in, alone, joins, ordinality)
+                                             failures, arrived, queued_at, type, runs_in, alone, joins, recount, ending, ordinality)
   on conflict (tenant_id, run_id, step_id) do update
      set state = excluded.state, arrived = excluded.arrived, job_id = excluded.job_id
    where (step.state, step.arrived) is distinct from (excluded.state, excluded.arrived);
@@ -53,7 +53,7 @@ begin
   select p_tenant_id, t.run_id, t.step_id, t.node_id, t.scope_id, t.visit, t.version, t.type, t.runs_in, 'running', t.attempt + 1, p_worker_id,
          p_inputs[t.ordinality], t.queued_at, v_now, v_now + p_lease, v_now + p_timeouts[t.ordinality]
     from unnest(p_tokens) with ordinality t (run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt,
-                                             failures, arrived, queued_at, type, runs_in, alone, joins, ordinality)
+                                             failures, arrived, queued_at, type, runs_in, alone, joins, recount, ending, ordinality)
   on conflict (tenant_id, run_id, step_id) do update
      set state = excluded.state, attempt = excluded.attempt, worker_id = excluded.worker_id, input = coalesce(excluded.input, step.input),
          due_at = null, started_at = excluded.started_at, lease_until = excluded.lease_until, timeout_at = excluded.timeout_at;

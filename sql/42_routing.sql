@@ -15,16 +15,17 @@ begin
   select array_agg(row(
            m.run_id, nextval('stellwerk.step_id_seq'), false, m.workflow_id, m.version, m.trigger_node, n.node_id, m.scope_id,
            -- 0 stands for a visit that must be counted.
-           case when n.cyclic then 0 else 1 end, 0, 0, case when n.joins then array[m.node_id] end, v_now, n.type,
-           case n.runs_in when 'trigger' then 'sql' else n.runs_in end, n.alone, n.joins)::stellwerk.token),
-         bool_or(n.cyclic)
+           case when n.cyclic or m.recount then 0 else 1 end, 0, 0, case when n.joins then array[m.node_id] end, v_now, n.type,
+           case when n.runs_in in ('trigger', 'wait') then 'sql' else n.runs_in end, n.alone, n.joins,
+           m.recount, false)::stellwerk.token),
+         bool_or(n.cyclic or m.recount)
     into v_tokens, v_cyclic
     from unnest(p_moves) m
    cross join lateral jsonb_array_elements_text(m.edges -> m.port) e (node_id)
    cross join lateral (
      select o.node_id, o.type, o.runs_in, o.alone, o.joins, o.cyclic from stellwerk.plan_node o
       where o.tenant_id = p_tenant_id and o.workflow_id = m.workflow_id and o.version = m.version and o.node_id = e.node_id offset 0) n
-   where m.port is not null;
+   where m.port is not null and not m.ending;
   return case when v_cyclic then stellwerk.count_visits(p_tenant_id, v_tokens, p_resting) else coalesce(v_tokens, '{}') end;
 end
 $$;
@@ -48,6 +49,13 @@ begin
       from unnest(p_resting || case when v_token.joins then '{}' else v_tokens[:i - 1] end) t
      where t.run_id = v_token.run_id and t.node_id = v_token.node_id and t.scope_id = v_token.scope_id;
     v_token.visit := coalesce(v_visit, 0) + 1;
+    -- A worker node that is visited too often is run here, which comes to the error that says so.
+    if v_token.runs_in = 'worker' and v_token.visit > 1 and exists (
+         select from stellwerk.plan_node n
+          where n.tenant_id = p_tenant_id and n.workflow_id = v_token.workflow_id and n.version = v_token.version and n.node_id = v_token.node_id
+            and n.max_visits < v_token.visit) then
+      v_token.runs_in := 'sql';
+    end if;
     v_tokens[i] := v_token;
   end loop;
   return v_tokens;
@@ -63,12 +71,13 @@ begin
   -- One token per node and scope: the stored one if there is one, else the first that came.
   select array_agg(row(
            f.run_id, f.step_id, f.stored, f.workflow_id, f.version, f.trigger_node, f.node_id, f.scope_id, f.visit, f.attempt, f.failures,
-           g.arrived, f.queued_at, f.type, f.runs_in, f.alone, f.joins)::stellwerk.token order by f.run_id, f.ordinality)
+           g.arrived, f.queued_at, f.type, f.runs_in, f.alone, f.joins,
+           f.recount, f.ending)::stellwerk.token order by f.run_id, f.ordinality)
     into v_met
     from (select distinct on (t.run_id, t.scope_id, t.node_id) t.*
             from unnest(p_joining || p_arriving) with ordinality t (
                    run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt, failures, arrived, queued_at,
-                   type, runs_in, alone, joins, ordinality)
+                   type, runs_in, alone, joins, recount, ending, ordinality)
            order by t.run_id, t.scope_id, t.node_id, t.stored desc, t.ordinality) f
     join (select t.run_id, t.scope_id, t.node_id, array_agg(distinct a.node_id order by a.node_id) as arrived
             from unnest(p_joining || p_arriving) t

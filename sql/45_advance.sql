@@ -108,12 +108,12 @@ declare
   v_limits  interval[];
 begin
   select array_agg(row(r.run_id, nextval('stellwerk.step_id_seq'), false, r.workflow_id, r.version, r.trigger_node, r.trigger_node,
-                       0, 1, 0, 0, null, v_now, n.type, 'sql', false, false)::stellwerk.token),
+                       0, 1, 0, 0, null, v_now, n.type, 'sql', false, false, r.recount, false)::stellwerk.token),
          array_agg(r.run_id) filter (where r.timeout is not null), array_agg(r.timeout) filter (where r.timeout is not null)
     into v_tokens, v_limited, v_limits
     from unnest(p_run_ids) x (run_id)
    cross join lateral (
-     select o.run_id, o.workflow_id, o.version, o.trigger_node, o.state, o.held, o.timeout from stellwerk.run o
+     select o.run_id, o.workflow_id, o.version, o.trigger_node, o.state, o.held, o.timeout, o.recount from stellwerk.run o
       where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r
    cross join lateral (
      select o.type from stellwerk.plan_node o
@@ -162,13 +162,14 @@ declare
   v_tokens stellwerk.token[];
 begin
   select array_agg(row(s.run_id, s.step_id, true, r.workflow_id, r.version, r.trigger_node, s.node_id, s.scope_id, s.visit, s.attempt, s.failures,
-                       s.arrived, s.queued_at, s.type, s.runs_in, s.alone, n.joins)::stellwerk.token order by x.ordinality)
+                       s.arrived, s.queued_at, s.type, s.runs_in, s.alone, n.joins,
+                       r.recount, r.ending is not null)::stellwerk.token order by x.ordinality)
     into v_tokens
     from unnest(p_run_ids, p_step_ids) with ordinality x (run_id, step_id, ordinality)
    cross join lateral (
      select o.* from stellwerk.step o where o.tenant_id = p_tenant_id and o.run_id = x.run_id and o.step_id = x.step_id offset 0) s
    cross join lateral (
-     select o.workflow_id, o.version, o.trigger_node, o.state from stellwerk.run o
+     select o.workflow_id, o.version, o.trigger_node, o.state, o.recount, o.ending from stellwerk.run o
       where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r
    cross join lateral (
      select o.joins from stellwerk.plan_node o
@@ -204,13 +205,13 @@ begin
   select array_agg(row(
            t.run_id, t.step_id, t.stored, t.workflow_id, t.version, t.trigger_node, t.node_id, t.scope_id, t.visit, t.attempt + 1, t.failures, t.arrived,
            t.queued_at, t.type, t.runs_in, t.alone, case when (t.result).error is null then 'completed' else 'failed' end,
-           (t.result).port, (t.result).input, (t.result).output, (t.result).error, null, t.edges)::stellwerk.move)
+           (t.result).port, (t.result).input, (t.result).output, (t.result).error, null, t.edges, t.recount, t.ending, t.compensate)::stellwerk.move)
     into v_moves
     -- "offset 0" keeps the node from being run once for each of the fields above.
-    from (select u.*, n.edges, stellwerk.run_node(p_tenant_id, u, n.node, c.context) as result
+    from (select u.*, n.edges, n.compensate, stellwerk.run_node(p_tenant_id, u, n.node, c.context) as result
             from unnest(p_wave) u
            cross join lateral (
-             select o as node, o.edges from stellwerk.plan_node o
+             select o as node, o.edges, o.compensate from stellwerk.plan_node o
               where o.tenant_id = p_tenant_id and o.workflow_id = u.workflow_id and o.version = u.version and o.node_id = u.node_id offset 0) n
             left join stellwerk.contexts(p_tenant_id, p_wave) c on c.step_id = u.step_id
           offset 0) t;

@@ -78,7 +78,7 @@ begin
            v_taken.slugs[u.ordinality]
       from unnest(v_taken.tokens) with ordinality u (
              run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt, failures, arrived, queued_at, type,
-             runs_in, alone, joins, ordinality);
+             runs_in, alone, joins, recount, ending, ordinality);
 end
 $$;
 comment on function stellwerk.begin_steps(bigint, bigint, bigint[], bigint[]) is 'Takes queued worker steps for a worker, 15 seconds at a time, and answers each with its settings computed. Steps that have ended, are held by another worker or whose settings cannot be computed are left out.';
@@ -147,13 +147,13 @@ begin
            t.run_id, t.step_id, true, t.workflow_id, t.version, t.trigger_node, t.node_id, t.scope_id, t.visit, t.attempt, t.failures, t.arrived,
            t.queued_at, t.type, t.runs_in, t.alone, case when x.error is null then 'completed' else 'failed' end,
            case when x.error is null then x.port end, null, x.output,
-           x.error || jsonb_build_object('node', t.node_id, 'attempt', t.attempt), null, n.edges)::stellwerk.move
+           x.error || jsonb_build_object('node', t.node_id, 'attempt', t.attempt), null, n.edges, t.recount, t.ending, n.compensate)::stellwerk.move
          order by t.run_id, t.step_id)
     into v_moves
     from unnest(stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids, case when p_worker_id is not null then 'running' end, p_attempts, p_worker_id)) t
     join unnest(p_step_ids, p_ports, p_outputs, p_errors) x (step_id, port, output, error) on x.step_id = t.step_id
    cross join lateral (
-     select o.edges from stellwerk.plan_node o
+     select o.edges, o.compensate from stellwerk.plan_node o
       where o.tenant_id = p_tenant_id and o.workflow_id = t.workflow_id and o.version = t.version and o.node_id = t.node_id offset 0) n;
   return coalesce(v_moves, '{}');
 end
