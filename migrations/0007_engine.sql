@@ -183,3 +183,12 @@ comment on column stellwerk.token.ending is 'True while the run is being compens
 comment on column stellwerk.move.recount is 'As run.recount.';
 comment on column stellwerk.move.ending is 'True while the run is being compensated: tokens are not sent on.';
 comment on column stellwerk.move.undo is 'The node''s compensate.';
+
+-- Where retry_run begins.
+create index step_was on stellwerk.step (tenant_id, run_id) where was is not null;
+
+-- Functions whose parameters or results change.
+drop function if exists stellwerk.release(bigint, stellwerk.token[], stellwerk.token[]);
+drop function if exists stellwerk.ended_moves(bigint, bigint[], bigint[], text[], jsonb[], jsonb[], integer[], bigint);
+drop function if exists stellwerk.finish_runs(bigint, stellwerk.move[]);
+drop function if exists stellwerk.without_runs(stellwerk.token[], bigint[]);

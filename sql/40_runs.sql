@@ -152,24 +152,3 @@ begin
 end
 $$;
 comment on function stellwerk.lock_run(bigint, bigint) is 'A run, locked against every other move; SW007 when there is none.';
-
-create or replace function stellwerk.cancel_run(run_id bigint, reason text default null, compensate boolean default false)
-returns void language plpgsql security definer  -- callers have no right to write the tables
-set search_path = '' as $$
-declare
-  v_tenant_id bigint := stellwerk.current_tenant_id();
-  v_run       stellwerk.run := stellwerk.lock_run(v_tenant_id, run_id);
-begin
-  if v_run.state in ('completed', 'failed', 'cancelled') then
-    raise exception 'run % is % already', v_run.run_id, v_run.state
-      using errcode = 'SW003', hint = 'Only a run that has not ended can be cancelled.';
-  end if;
-  if compensate then
-    raise exception 'cancelling with compensation is not available in this release'
-      using errcode = 'SW003', hint = 'Cancel without it; the run''s steps stay readable in stellwerk.step_timeline.';
-  end if;
-  perform stellwerk.end_runs(v_tenant_id, array[v_run.run_id], array['cancelled'], array[null::jsonb], array[null::jsonb],
-                             array[coalesce(reason, 'cancelled by ' || stellwerk.actor())]);
-end
-$$;
-comment on function stellwerk.cancel_run(bigint, text, boolean) is 'Ends a run and its live steps as cancelled; a step that runs in a worker may still end, and changes nothing then. Errors: SW007, SW003 when it has ended.';

@@ -13,12 +13,16 @@ declare
 begin
   insert into stellwerk.step (
     tenant_id, run_id, step_id, node_id, scope_id, visit, version, type, runs_in, alone, state, port, attempt, failures, arrived,
-    input, output, error, due_at, queued_at, started_at, ended_at)
-  select p_tenant_id, m.run_id, m.step_id, m.node_id, m.scope_id, m.visit, m.version, m.type, m.runs_in, m.alone, m.state, m.port, m.attempt,
-         m.failures, m.arrived, m.input, m.output, m.error, m.due_at, m.queued_at, v_now, case when m.state <> 'queued' then v_now end
+    input, output, error, due_at, queued_at, started_at, ended_at, undo, was)
+  select p_tenant_id, m.run_id, m.step_id, m.node_id, m.scope_id, m.visit, m.version, m.type,
+         case m.state when 'waiting' then 'wait' else m.runs_in end, m.alone, m.state, m.port, m.attempt, m.failures, m.arrived,
+         m.input, m.output, m.error, m.due_at, m.queued_at, v_now, case when m.state not in ('queued', 'waiting') then v_now end,
+         case m.state when 'completed' then m.undo end,
+         -- From here retry_run goes on.
+         case when m.state = 'failed' and m.port is null or m.type = 'logic.stop' and m.input ->> 'outcome' = 'failed' then 'failed' end
     from unnest(p_moves) m
   on conflict (tenant_id, run_id, step_id) do update
-     set state = excluded.state, port = excluded.port, attempt = excluded.attempt, failures = excluded.failures, arrived = excluded.arrived,
+     set runs_in = excluded.runs_in, was = excluded.was, undo = case when step.undoes is null then excluded.undo end, state = excluded.state, port = excluded.port, attempt = excluded.attempt, failures = excluded.failures, arrived = excluded.arrived,
          input = coalesce(excluded.input, step.input), output = excluded.output, error = excluded.error, due_at = excluded.due_at,
          lease_until = null, timeout_at = null, started_at = coalesce(step.started_at, excluded.started_at), ended_at = excluded.ended_at;
 end
@@ -36,7 +40,7 @@ begin
                                              failures, arrived, queued_at, type, runs_in, alone, joins, recount, ending, ordinality)
   on conflict (tenant_id, run_id, step_id) do update
      set state = excluded.state, arrived = excluded.arrived, job_id = excluded.job_id
-   where (step.state, step.arrived) is distinct from (excluded.state, excluded.arrived);
+   where (step.state, step.arrived, step.job_id) is distinct from (excluded.state, excluded.arrived, excluded.job_id);
 end
 $$;
 comment on function stellwerk.rest_tokens(bigint, stellwerk.token[], text, bigint[]) is 'Stores tokens that come to rest on their nodes: queued (with their queue rows), or joining.';
@@ -72,21 +76,26 @@ comment on function stellwerk.free_step(bigint, bigint, bigint, bigint) is 'A ru
 create or replace function stellwerk.settle_runs(p_tenant_id bigint, p_run_ids bigint[], p_ended_runs bigint[], p_outputs jsonb[])
 returns void language plpgsql set search_path = '' as $$
 declare
-  v_now     timestamptz := stellwerk.clock();
-  v_run_ids bigint[];
-  v_states  text[];
-  v_ended   bigint[];
+  v_now      timestamptz := stellwerk.clock();
+  v_run_ids  bigint[];
+  v_states   text[];
+  v_ended    bigint[];
+  v_children bigint[];
 begin
-  select array_agg(r.run_id), array_agg(l.state), array_agg(r.run_id) filter (where l.state = 'completed') into v_run_ids, v_states, v_ended
+  select array_agg(r.run_id), array_agg(l.state), array_agg(r.run_id) filter (where l.state = 'completed'),
+         array_agg(r.run_id) filter (where l.state = 'completed' and o.parent_run_id is not null)
+    into v_run_ids, v_states, v_ended, v_children
     from unnest(p_run_ids) r (run_id)
    cross join lateral (
-     select case when count(*) = 0 then 'completed'
+     select o.state, o.parent_run_id from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = r.run_id offset 0) o
+   cross join lateral (
+     select case when o.state = 'paused' then 'paused'
+                 when count(*) = 0 then 'completed'
                  when bool_or(s.state in ('queued', 'running')) then 'running'
                  else 'waiting' end as state
        from stellwerk.step s
       where s.tenant_id = p_tenant_id and s.run_id = r.run_id and s.state in ('queued', 'running', 'waiting', 'joining')) l
-   cross join lateral (select o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = r.run_id offset 0) o
-   where o.state in ('pending', 'running', 'waiting') and (o.state <> l.state or r.run_id = any (p_ended_runs));
+   where o.state in ('pending', 'running', 'waiting', 'paused') and (o.state <> l.state or r.run_id = any (p_ended_runs));
   if v_run_ids is null then
     return;
   end if;
@@ -101,6 +110,9 @@ begin
   end if;
   if v_ended is not null then
     perform stellwerk.drop_timers(p_tenant_id, v_ended);
+  end if;
+  if v_children is not null then
+    perform stellwerk.tell_parents(p_tenant_id, v_children);
   end if;
 end
 $$;
@@ -156,14 +168,75 @@ begin
      where r.tenant_id = p_tenant_id and r.run_id = p_run_ids[i] and r.state in ('pending', 'running', 'waiting', 'paused');
     update stellwerk.step s
        set state = 'cancelled', lease_until = null, timeout_at = null, due_at = null, ended_at = v_now,
+           was = case when p_states[i] <> 'completed' and s.undoes is null then s.state end,
            reason = case p_states[i] when 'completed' then 'the run was stopped' when 'failed' then 'the run failed'
                                      else coalesce(p_reasons[i], 'the run was cancelled') end
      where s.tenant_id = p_tenant_id and s.run_id = p_run_ids[i] and s.state in ('queued', 'running', 'waiting', 'joining');
   end loop;
   perform stellwerk.drop_timers(p_tenant_id, p_run_ids);
+  perform stellwerk.drop_waits(p_tenant_id, p_run_ids, null);
+  perform stellwerk.tell_parents(p_tenant_id, p_run_ids);
 end
 $$;
-comment on function stellwerk.end_runs(bigint, bigint[], text[], jsonb[], jsonb[], text[]) is 'Ends runs as completed, failed or cancelled whatever still lives in them; live steps are cancelled, timers removed.';
+comment on function stellwerk.end_runs(bigint, bigint[], text[], jsonb[], jsonb[], text[]) is 'Ends runs as completed, failed or cancelled whatever still lives in them; live steps are cancelled, timers and waits removed, children cancelled and parents told.';
+
+create or replace function stellwerk.write_cancelled(p_tenant_id bigint, p_tokens stellwerk.token[], p_reason text)
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_now timestamptz := stellwerk.clock();
+begin
+  insert into stellwerk.step (
+    tenant_id, run_id, step_id, node_id, scope_id, visit, version, type, runs_in, alone, state, arrived, reason, queued_at, ended_at)
+  select p_tenant_id, t.run_id, t.step_id, t.node_id, t.scope_id, t.visit, t.version, t.type, t.runs_in, t.alone, 'cancelled', t.arrived, p_reason,
+         t.queued_at, v_now
+    from unnest(p_tokens) t
+  on conflict (tenant_id, run_id, step_id) do nothing;
+end
+$$;
+comment on function stellwerk.write_cancelled(bigint, stellwerk.token[], text) is 'Keeps tokens that were cancelled before they came to rest.';
+
+create or replace function stellwerk.cancel_steps(p_tenant_id bigint, p_run_id bigint, p_step_ids bigint[], p_reason text, p_keep_state boolean)
+returns bigint[] language plpgsql set search_path = '' as $$
+declare
+  v_now   timestamptz := stellwerk.clock();
+  v_loops bigint[];
+begin
+  if coalesce(cardinality(p_step_ids), 0) = 0 then
+    return '{}';
+  end if;
+  v_loops := array(
+    select c.scope_id
+      from unnest(p_step_ids) x (step_id)
+     cross join lateral (
+       select s.type, s.scope_id from stellwerk.step s where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.step_id = x.step_id offset 0) s
+     cross join lateral (
+       select o.scope_id from stellwerk.scope o
+        where o.tenant_id = p_tenant_id and o.run_id = p_run_id and o.parent_scope_id = s.scope_id and o.state = 'running' and o.loop_step_id = x.step_id) c
+     where s.type = 'logic.loop');
+  update stellwerk.step s
+     set state = 'cancelled', lease_until = null, timeout_at = null, due_at = null, ended_at = v_now, reason = p_reason,
+         was = case when p_keep_state then s.state end
+   where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.step_id = any (p_step_ids);
+  delete from stellwerk.timer t where t.tenant_id = p_tenant_id and t.run_id = p_run_id and t.step_id = any (p_step_ids);
+  perform stellwerk.drop_waits(p_tenant_id, array[p_run_id], p_step_ids);
+  return case when cardinality(v_loops) > 0 then stellwerk.cancel_scopes(p_tenant_id, p_run_id, v_loops, p_reason, p_keep_state) else '{}' end;
+end
+$$;
+comment on function stellwerk.cancel_steps(bigint, bigint, bigint[], text, boolean) is 'Cancels live steps of a run with what they wait for and the iterations below them; answers the scopes of these. With p_keep_state retry_run can put them back.';
+
+create or replace function stellwerk.cancel_scopes(p_tenant_id bigint, p_run_id bigint, p_scope_ids bigint[], p_reason text, p_keep_state boolean)
+returns bigint[] language plpgsql set search_path = '' as $$
+begin
+  update stellwerk.scope o set state = 'cancelled'
+   where o.tenant_id = p_tenant_id and o.run_id = p_run_id and o.scope_id = any (p_scope_ids) and o.state = 'running';
+  -- Loops within are live steps of these scopes, so theirs follow.
+  return p_scope_ids || stellwerk.cancel_steps(p_tenant_id, p_run_id, array(
+    select s.step_id from stellwerk.step s
+     where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.scope_id = any (p_scope_ids)
+       and s.state in ('queued', 'running', 'waiting', 'joining')), p_reason, p_keep_state);
+end
+$$;
+comment on function stellwerk.cancel_scopes(bigint, bigint, bigint[], text, boolean) is 'Cancels iterations with everything below them; answers all scopes that are over by it.';
 
 -- Locks run rows in ascending order: whoever needs several asks for all of them here, in one statement.
 create or replace function stellwerk.lock_runs(p_tenant_id bigint, p_run_ids bigint[])
@@ -197,3 +270,126 @@ begin
 end
 $$;
 comment on function stellwerk.lock_free_runs(bigint, bigint[]) is 'As lock_runs, passing over those that somebody else holds: never waits.';
+
+create or replace function stellwerk.mark_ending(
+  p_tenant_id bigint, p_run_id bigint, p_state text, p_output jsonb, p_error jsonb, p_reason text)
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_now timestamptz := stellwerk.clock();
+begin
+  update stellwerk.run r
+     set ending = p_state, state = 'running', output = coalesce(p_output, r.output), error = p_error, reason = p_reason, held = false,
+         started_at = coalesce(r.started_at, v_now)
+   where r.tenant_id = p_tenant_id and r.run_id = p_run_id;
+end
+$$;
+comment on function stellwerk.mark_ending(bigint, bigint, text, jsonb, jsonb, text) is 'Notes how a run will end when its completed steps have been compensated.';
+
+create or replace function stellwerk.write_undo(p_tenant_id bigint, p_token stellwerk.token, p_undoes bigint)
+returns void language plpgsql set search_path = '' as $$
+begin
+  insert into stellwerk.step (tenant_id, run_id, step_id, node_id, scope_id, visit, version, type, runs_in, alone, state, undoes, queued_at)
+  values (p_tenant_id, p_token.run_id, p_token.step_id, p_token.node_id, p_token.scope_id, p_token.visit, p_token.version, p_token.type,
+          p_token.runs_in, p_token.alone, 'queued', p_undoes, p_token.queued_at);
+  update stellwerk.step s set undo = null where s.tenant_id = p_tenant_id and s.run_id = p_token.run_id and s.step_id = p_undoes;
+end
+$$;
+comment on function stellwerk.write_undo(bigint, stellwerk.token, bigint) is 'Stores a step that compensates another, which is thereby taken care of.';
+
+-- Pausing: timers keep the time they still had; SQL steps that could run are due at infinity, so that nobody looks at them.
+create or replace function stellwerk.freeze_runs(p_tenant_id bigint, p_run_ids bigint[], p_by text)
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_now timestamptz := stellwerk.clock();
+begin
+  update stellwerk.run r set state = 'paused', paused_at = v_now, paused_by = p_by
+   where r.tenant_id = p_tenant_id and r.run_id = any (p_run_ids) and r.state in ('pending', 'running', 'waiting');
+  update stellwerk.timer t set remaining = greatest(t.due_at - v_now, interval '0'), due_at = 'infinity'
+   where t.tenant_id = p_tenant_id and t.run_id = any (p_run_ids) and t.remaining is null;
+  perform stellwerk.freeze_steps(p_tenant_id, p_run_ids);
+end
+$$;
+comment on function stellwerk.freeze_runs(bigint, bigint[], text) is 'Pauses runs with their timers and steps.';
+
+create or replace function stellwerk.freeze_steps(p_tenant_id bigint, p_run_ids bigint[])
+returns void language plpgsql set search_path = '' as $$
+begin
+  update stellwerk.step s set due_at = 'infinity'
+   where s.tenant_id = p_tenant_id and s.run_id = any (p_run_ids) and s.state = 'queued' and s.runs_in = 'sql' and s.due_at is null;
+  update stellwerk.timer t set remaining = greatest(t.due_at - clock_timestamp(), interval '0'), due_at = 'infinity'
+   where t.tenant_id = p_tenant_id and t.run_id = any (p_run_ids) and t.remaining is null;
+end
+$$;
+comment on function stellwerk.freeze_steps(bigint, bigint[]) is 'Keeps what has become ready or was timed in a paused run from being taken.';
+
+create or replace function stellwerk.thaw_runs(p_tenant_id bigint, p_run_ids bigint[])
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_now   timestamptz := stellwerk.clock();
+  v_runs  bigint[];
+  v_steps bigint[];
+  v_types text[];
+  v_due   timestamptz[];
+begin
+  update stellwerk.run r
+     set state = case when r.started_at is null then 'pending' else 'running' end, paused_at = null, paused_by = null
+   where r.tenant_id = p_tenant_id and r.run_id = any (p_run_ids) and r.state = 'paused';
+  if not found then
+    return;
+  end if;
+  update stellwerk.timer t set due_at = v_now + t.remaining, remaining = null
+   where t.tenant_id = p_tenant_id and t.run_id = any (p_run_ids) and t.remaining is not null;
+  update stellwerk.step s set due_at = null
+   where s.tenant_id = p_tenant_id and s.run_id = any (p_run_ids) and s.state = 'queued' and s.runs_in = 'sql' and s.due_at = 'infinity';
+  -- Their queue rows may have come up meanwhile.
+  select array_agg(s.run_id), array_agg(s.step_id), array_agg(s.type), array_agg(s.due_at) into v_runs, v_steps, v_types, v_due
+    from stellwerk.step s
+   where s.tenant_id = p_tenant_id and s.run_id = any (p_run_ids) and s.state = 'queued' and s.runs_in = 'worker';
+  if v_steps is not null then
+    perform stellwerk.enqueue_again(p_tenant_id, v_runs, v_steps, v_types, v_due);
+  end if;
+  perform stellwerk.settle_runs(p_tenant_id, array(
+    select r.run_id from unnest(p_run_ids) x (run_id)
+     cross join lateral (select o.run_id, o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r
+     where r.state = 'running'), '{}', '{}');
+end
+$$;
+comment on function stellwerk.thaw_runs(bigint, bigint[]) is 'Paused runs go on from their live steps; one without any has ended meanwhile.';
+
+create or replace function stellwerk.reopen_steps(p_tenant_id bigint, p_run stellwerk.run, p_version integer, p_step_ids bigint[])
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_now   timestamptz := stellwerk.clock();
+  v_runs  bigint[];
+  v_steps bigint[];
+  v_types text[];
+begin
+  update stellwerk.run r
+     set state = case when p_run.started_at is null then 'pending' else 'running' end, ended_at = null, error = null, reason = null, ending = null,
+         deaths = 0, version = p_version, recount = r.recount or p_version <> r.version or cardinality(p_step_ids) = 0
+   where r.tenant_id = p_tenant_id and r.run_id = p_run.run_id;
+  update stellwerk.step s
+     set state = case when s.was = 'joining' then 'joining' when s.was in ('waiting', 'failed') and s.type = 'logic.loop' then 'waiting' else 'queued' end,
+         runs_in = case when s.type <> 'logic.loop' and s.runs_in = 'wait' then 'sql' else s.runs_in end,
+         version = p_version, was = null, port = null, failures = 0, output = null, error = null, reason = null, due_at = null, ended_at = null,
+         queued_at = v_now
+   where s.tenant_id = p_tenant_id and s.run_id = p_run.run_id and s.step_id = any (p_step_ids);
+  update stellwerk.step s set was = null where s.tenant_id = p_tenant_id and s.run_id = p_run.run_id and s.was is not null;
+  update stellwerk.scope o set state = 'running', output = null, error = null
+   where o.tenant_id = p_tenant_id and o.run_id = p_run.run_id and o.scope_id in (
+           select s.scope_id from unnest(p_step_ids) x (step_id)
+            cross join lateral (select i.scope_id from stellwerk.step i
+                                 where i.tenant_id = p_tenant_id and i.run_id = p_run.run_id and i.step_id = x.step_id offset 0) s
+            where s.scope_id <> 0);
+  if p_run.timeout is not null and p_run.started_at is not null then
+    insert into stellwerk.timer (tenant_id, kind, run_id, due_at) values (p_tenant_id, 'run_timeout', p_run.run_id, v_now + p_run.timeout);
+  end if;
+  select array_agg(s.run_id), array_agg(s.step_id), array_agg(s.type) into v_runs, v_steps, v_types
+    from stellwerk.step s
+   where s.tenant_id = p_tenant_id and s.run_id = p_run.run_id and s.step_id = any (p_step_ids) and s.state = 'queued' and s.runs_in = 'worker';
+  if v_steps is not null then
+    perform stellwerk.enqueue_again(p_tenant_id, v_runs, v_steps, v_types, array_fill(null::timestamptz, array[cardinality(v_steps)]));
+  end if;
+end
+$$;
+comment on function stellwerk.reopen_steps(bigint, stellwerk.run, integer, bigint[]) is 'A run that has ended, and the given steps of it, live again; waits begin anew, loops go on where they stood.';

@@ -4,6 +4,9 @@
 -- from which its node can be reached going forward (plan_node.upstream, edges that lead back left out). Forward edges form
 -- no cycle, so among the waiting tokens of a scope the one furthest upstream waits for none of the others; it waits for
 -- a token that is queued, running or waiting for something named, and each of these ends. When it ends, routing looks again.
+-- A loop's step is such a waiting token in the scope around the loop, and ends when its iterations have; an iteration's
+-- tokens only wait for tokens of the same iteration, so the argument holds in each scope by itself. any and count only
+-- shorten the waiting. An edge that leads back never delays anybody; how often it is taken is limited by max_visits.
 
 create or replace function stellwerk.follow_edges(p_tenant_id bigint, p_moves stellwerk.move[], p_resting stellwerk.token[])
 returns stellwerk.token[] language plpgsql set search_path = '' as $$
@@ -89,24 +92,86 @@ end
 $$;
 comment on function stellwerk.meet(stellwerk.token[], stellwerk.token[]) is 'Tokens that arrive where others of their scope wait already become one with them.';
 
--- Splits joining tokens: those whose node no other live token of the scope can still reach, and the others.
+-- Splits joining tokens: those that may go on, and the others. logic.join with any or count goes on early.
 create or replace function stellwerk.release(
-  p_tenant_id bigint, p_joining stellwerk.token[], p_live stellwerk.token[], out ready stellwerk.token[], out waiting stellwerk.token[])
+  p_tenant_id bigint, p_joining stellwerk.token[], p_live stellwerk.token[],
+  out ready stellwerk.token[], out waiting stellwerk.token[], out early boolean)
 language plpgsql set search_path = '' as $$
 begin
-  select coalesce(array_agg(x.token) filter (where not x.expected), '{}'), coalesce(array_agg(x.token) filter (where x.expected), '{}')
-    into ready, waiting
+  select coalesce(array_agg(x.token) filter (where x.early or not x.expected), '{}'),
+         coalesce(array_agg(x.token) filter (where not x.early and x.expected), '{}'),
+         coalesce(bool_or(x.early), false)
+    into ready, waiting, early
     from (select j as token,
+                 j.type = 'logic.join' and case u.config ->> 'mode' when 'any' then true
+                                                when 'count' then cardinality(j.arrived) >= (u.config ->> 'count')::integer else false end as early,
                  coalesce(u.nodes ?| l.nodes, false)
                  or exists (select 1 from stellwerk.step s
                              where s.tenant_id = p_tenant_id and s.run_id = j.run_id and s.scope_id = j.scope_id
                                and s.state in ('queued', 'running', 'waiting', 'joining') and u.nodes ? s.node_id) as expected
             from unnest(p_joining) j
            cross join lateral (
-             select o.upstream -> j.trigger_node as nodes from stellwerk.plan_node o
+             select o.upstream -> j.trigger_node as nodes, o.config from stellwerk.plan_node o
               where o.tenant_id = p_tenant_id and o.workflow_id = j.workflow_id and o.version = j.version and o.node_id = j.node_id offset 0) u
             left join (select t.run_id, t.scope_id, array_agg(t.node_id) as nodes from unnest(p_live) t group by t.run_id, t.scope_id) l
               on l.run_id = j.run_id and l.scope_id = j.scope_id) x;
 end
 $$;
-comment on function stellwerk.release(bigint, stellwerk.token[], stellwerk.token[]) is 'Which joining tokens may go on: those whose node no other live token of the scope, in memory or stored, can still reach going forward.';
+comment on function stellwerk.release(bigint, stellwerk.token[], stellwerk.token[]) is 'Which joining tokens may go on: those whose node no other live token of the scope, in memory or stored, can still reach going forward, and those of a logic.join that need not wait for all (early says that there is one).';
+
+-- What could still have reached a join that goes on early is cancelled: stored steps, with the loops and children below
+-- them, and tokens in memory, which are kept as cancelled steps.
+create or replace function stellwerk.cut_branches(
+  p_tenant_id bigint, p_ready stellwerk.token[], p_wave stellwerk.token[], p_joining stellwerk.token[], p_resting stellwerk.token[],
+  out kept_ready stellwerk.token[], out kept_wave stellwerk.token[], out kept_joining stellwerk.token[], out kept_resting stellwerk.token[])
+language plpgsql set search_path = '' as $$
+declare
+  c_reason constant text := 'another branch came first';
+  v_join    stellwerk.token;
+  v_nodes   jsonb;
+  v_lost    bigint[];
+  v_new     stellwerk.token[];
+  v_stored  bigint[];
+  v_scopes  bigint[];
+begin
+  kept_ready := p_ready;
+  kept_wave := p_wave;
+  kept_joining := p_joining;
+  kept_resting := p_resting;
+  foreach v_join in array p_ready loop
+    continue when v_join.type <> 'logic.join';
+    select n.upstream -> v_join.trigger_node into v_nodes from stellwerk.plan_node n
+     where n.tenant_id = p_tenant_id and n.workflow_id = v_join.workflow_id and n.version = v_join.version and n.node_id = v_join.node_id
+       and n.config ->> 'mode' in ('any', 'count');
+    continue when v_nodes is null or not exists (select from unnest(kept_ready) t where t.step_id = v_join.step_id);
+    select array_agg(t.step_id), array_agg(t) filter (where not t.stored) into v_lost, v_new
+      from unnest(kept_ready || kept_wave || kept_joining || kept_resting) t
+     where t.run_id = v_join.run_id and t.scope_id = v_join.scope_id and v_nodes ? t.node_id;
+    if v_new is not null then
+      perform stellwerk.write_cancelled(p_tenant_id, v_new, c_reason);
+    end if;
+    v_stored := array(
+      select s.step_id from stellwerk.step s
+       where s.tenant_id = p_tenant_id and s.run_id = v_join.run_id and s.scope_id = v_join.scope_id
+         and s.state in ('queued', 'running', 'waiting', 'joining') and v_nodes ? s.node_id);
+    v_scopes := stellwerk.cancel_steps(p_tenant_id, v_join.run_id, v_stored, c_reason, false);
+    kept_ready := array(select t from unnest(kept_ready) t where t.step_id <> all (coalesce(v_lost, '{}')) and t.scope_id <> all (v_scopes));
+    kept_wave := array(select t from unnest(kept_wave) t where t.step_id <> all (coalesce(v_lost, '{}')) and t.scope_id <> all (v_scopes));
+    kept_joining := array(select t from unnest(kept_joining) t where t.step_id <> all (coalesce(v_lost, '{}')) and t.scope_id <> all (v_scopes));
+    kept_resting := array(select t from unnest(kept_resting) t where t.step_id <> all (coalesce(v_lost, '{}')) and t.scope_id <> all (v_scopes));
+  end loop;
+end
+$$;
+comment on function stellwerk.cut_branches(bigint, stellwerk.token[], stellwerk.token[], stellwerk.token[], stellwerk.token[]) is 'For joins that go on early: cancels what could still have reached them, and answers the tokens that are left.';
+
+create or replace function stellwerk.without(p_tokens stellwerk.token[], p_run_ids bigint[])
+returns stellwerk.token[] language sql immutable set search_path = '' as $$
+  select coalesce(array_agg(t), '{}') from unnest(p_tokens) t where t.run_id <> all (p_run_ids)
+$$;
+comment on function stellwerk.without(stellwerk.token[], bigint[]) is 'The tokens of all other runs.';
+
+create or replace function stellwerk.without_scopes(p_tokens stellwerk.token[], p_scope_ids bigint[])
+returns stellwerk.token[] language sql immutable set search_path = '' as $$
+  select coalesce(array_agg(t), '{}') from unnest(p_tokens) t where t.scope_id <> all (p_scope_ids)
+$$;
+comment on function stellwerk.without_scopes(stellwerk.token[], bigint[]) is 'The tokens of all other scopes.';

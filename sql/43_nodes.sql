@@ -1,7 +1,8 @@
 -- Node types that run in SQL. run_node is called once per step; what it reads comes in as a context that holds
 -- only the parts that the compiled node says it reads.
 
--- One statement for all tokens of a wave: asking for each token by itself costs ten times as much.
+-- One statement for all tokens of a wave: asking for each token by itself costs ten times as much. Only tokens in loops, and
+-- in runs whose nodes were renamed by a migration, look for steps and vars in more than one place.
 create or replace function stellwerk.contexts(p_tenant_id bigint, p_tokens stellwerk.token[])
 returns table (step_id bigint, context jsonb) language plpgsql set search_path = '' as $$
 begin
@@ -12,31 +13,73 @@ begin
                           'row', case when n.reads -> 'trigger' ? 'row' and r.source = 'row' then r.payload end,
                           'old', case when n.reads -> 'trigger' ? 'old' then r.old end,
                           'source', r.source) end,
-             'steps', case when cardinality(n.read_steps) > 0 then (
+             'steps', case when cardinality(n.read_steps) = 0 then null
+                           when t.scope_id <> 0 or t.recount then stellwerk.nearest_steps(p_tenant_id, t.run_id, t.scope_id, n.read_steps, r.aliases)
+                           else (
                           select jsonb_object_agg(x.node_id, jsonb_build_object('output', l.output, 'error', l.error))
                             from unnest(n.read_steps) x (node_id)
                            cross join lateral (
                              select s.output, s.error from stellwerk.step s
-                              where s.tenant_id = p_tenant_id and s.run_id = t.run_id and s.node_id = x.node_id and s.scope_id = t.scope_id
+                              where s.tenant_id = p_tenant_id and s.run_id = t.run_id and s.node_id = x.node_id and s.scope_id = 0
                                 and s.ended_at is not null
                               order by s.visit desc limit 1) l) end,
-             'vars', case when n.reads -> 'vars' = 'true' then (
+             'vars', case when n.reads -> 'vars' is distinct from 'true' then null
+                          when t.scope_id <> 0 then stellwerk.nearest_variables(p_tenant_id, t.run_id, t.scope_id)
+                          else (
                           select jsonb_object_agg(v.name, v.value) from stellwerk.variable v
-                           where v.tenant_id = p_tenant_id and v.run_id = t.run_id and v.scope_id = t.scope_id) end,
+                           where v.tenant_id = p_tenant_id and v.run_id = t.run_id and v.scope_id = 0) end,
              'run', case when n.reads -> 'run' = 'true' then
                           jsonb_build_object('id', r.run_id::text, 'workflow', stellwerk.slug_of(p_tenant_id, r.workflow_id)) end,
              'now', case when n.reads -> 'now' = 'true' then to_jsonb(clock_timestamp()) end)
+           || case when t.scope_id <> 0 and n.reads -> 'item' = 'true' then (
+                     select jsonb_build_object('item', o.item, 'index', o.position) from stellwerk.scope o
+                      where o.tenant_id = p_tenant_id and o.run_id = t.run_id and o.scope_id = t.scope_id) else '{}' end
       from unnest(p_tokens) t
      cross join lateral (
        select x.reads, x.read_steps from stellwerk.plan_node x
         where x.tenant_id = p_tenant_id and x.workflow_id = t.workflow_id and x.version = t.version and x.node_id = t.node_id
           and x.reads <> '{}' offset 0) n
      cross join lateral (
-       select x.run_id, x.workflow_id, x.payload, x.old, x.source from stellwerk.run x
+       select x.run_id, x.workflow_id, x.payload, x.old, x.source, x.aliases from stellwerk.run x
         where x.tenant_id = p_tenant_id and x.run_id = t.run_id offset 0) r;
 end
 $$;
-comment on function stellwerk.contexts(bigint, stellwerk.token[]) is 'What the expressions of each token''s node see: { trigger, steps, vars, run, now }, the parts that the node reads filled in. Tokens whose node reads nothing are left out.';
+comment on function stellwerk.contexts(bigint, stellwerk.token[]) is 'What the expressions of each token''s node see: { trigger, steps, vars, item, index, run, now }, the parts that the node reads filled in. Tokens whose node reads nothing are left out.';
+
+create or replace function stellwerk.nearest_steps(p_tenant_id bigint, p_run_id bigint, p_scope_id bigint, p_nodes text[], p_aliases jsonb)
+returns jsonb language plpgsql stable set search_path = '' as $$
+begin
+  return (
+    select jsonb_object_agg(x.node_id, jsonb_build_object('output', l.output, 'error', l.error))
+      from unnest(p_nodes) x (node_id)
+     cross join lateral (
+       select f.output, f.error
+         from unnest(stellwerk.scope_chain(p_tenant_id, p_run_id, p_scope_id)) with ordinality c (scope_id, place)
+        cross join lateral (
+          -- Under its present name first, then under the one that it had before a migration.
+          select s.output, s.error from unnest(array[x.node_id, p_aliases ->> x.node_id]) with ordinality a (node_id, place)
+           cross join lateral (
+             select o.output, o.error from stellwerk.step o
+              where o.tenant_id = p_tenant_id and o.run_id = p_run_id and o.node_id = a.node_id and o.scope_id = c.scope_id and o.ended_at is not null
+              order by o.visit desc limit 1) s
+           order by a.place limit 1) f
+        order by c.place limit 1) l);
+end
+$$;
+comment on function stellwerk.nearest_steps(bigint, bigint, bigint, text[], jsonb) is 'The last output and error of nodes, from the nearest scope outwards: { node: { output, error } }.';
+
+create or replace function stellwerk.nearest_variables(p_tenant_id bigint, p_run_id bigint, p_scope_id bigint)
+returns jsonb language plpgsql stable set search_path = '' as $$
+begin
+  return (
+    select jsonb_object_agg(x.name, x.value)
+      from (select distinct on (v.name) v.name, v.value
+              from unnest(stellwerk.scope_chain(p_tenant_id, p_run_id, p_scope_id)) with ordinality c (scope_id, place)
+              join stellwerk.variable v on v.tenant_id = p_tenant_id and v.run_id = p_run_id and v.scope_id = c.scope_id
+             order by v.name, c.place) x);
+end
+$$;
+comment on function stellwerk.nearest_variables(bigint, bigint, bigint) is 'The vars that a scope sees, from the nearest scope outwards.';
 
 create or replace function stellwerk.run_node(p_tenant_id bigint, p_token stellwerk.token, p_node stellwerk.plan_node, p_context jsonb)
 returns stellwerk.outcome language plpgsql set search_path = '' as $$
@@ -67,7 +110,7 @@ begin
   exception when query_canceled or others then
     get stacked diagnostics v_message = message_text, v_state = returned_sqlstate, v_detail = pg_exception_detail;
     v_outcome := null;
-    v_outcome.error := stellwerk.step_error(p_token, v_state, v_message, v_state not like '22%' and v_state not like '42%' and v_state not like 'SW%',
+    v_outcome.error := stellwerk.step_error(p_token, v_state, v_message, v_state !~ '^(0A|22|23|42|SW)',
       jsonb_strip_nulls(jsonb_build_object('sqlstate', v_state, 'detail', nullif(v_detail, ''))));
   end;
   return v_outcome;
@@ -91,6 +134,9 @@ declare
   v_case    jsonb;
   v_holds   boolean;
 begin
+  if p_node.type = 'logic.loop' then
+    return stellwerk.begin_loop(p_tenant_id, p_token, p_node, p_context);
+  end if;
   if p_node.dynamic <> '[]' then
     v_config := stellwerk.render(p_node.config, p_node.dynamic, p_context);
     v_outcome.input := v_config;
@@ -114,6 +160,17 @@ begin
       v_outcome.output := coalesce(v_config -> 'values', '{}');
     when 'logic.transform' then
       v_outcome.output := v_config -> 'output';
+    when 'logic.join' then
+      v_outcome.output := jsonb_build_object('arrived', coalesce(p_token.arrived, '{}'));
+      if cardinality(p_token.arrived) < (v_config ->> 'count')::integer then
+        v_outcome.port := null;
+        v_outcome.error := stellwerk.step_error(p_token, 'join_unsatisfied',
+          format('%s of %s branches arrived, and no other can', cardinality(p_token.arrived), v_config ->> 'count'), false, v_outcome.output);
+      end if;
+    when 'logic.wait', 'webhook.appointment_confirmed', 'webhook.esign_completed' then
+      v_outcome := stellwerk.begin_wait(p_tenant_id, p_token, p_node, v_config);
+    when 'logic.call' then
+      v_outcome := stellwerk.begin_call(p_tenant_id, p_token, p_node, v_config);
     when 'logic.stop' then
       v_outcome.port := null;
       v_outcome.output := v_config -> 'result';

@@ -13,12 +13,15 @@ declare
   v_later      stellwerk.token[] := '{}';  -- run in the next wave
   v_joining    stellwerk.token[] := '{}';  -- wait where ways meet
   v_resting    stellwerk.token[] := '{}';  -- to be stored: worker nodes, nodes that run alone
-  v_next       stellwerk.token[];
+  v_next       stellwerk.token[] := '{}';  -- have just set out
   v_moves      stellwerk.move[] := p_moves;
   v_ended_runs bigint[] := '{}';           -- tokens that ended in the outermost scope, in order of time …
   v_outputs    jsonb[] := '{}';            -- … and what they came to
-  v_over       bigint[] := '{}';           -- runs that failed or were stopped on the way
   v_facts      record;
+  v_finish     record;
+  v_release    record;
+  v_closing    boolean;                    -- a token has ended within a loop
+  v_closed     record;
   v_steps      integer := 0;
   v_waves      integer := 0;
 begin
@@ -32,60 +35,96 @@ begin
     end if;
   end if;
   loop
-    if p_execute and cardinality(v_wave) > 0 then
+    if p_execute and cardinality(v_wave) > 0 and v_waves < c_max_waves then
       if cardinality(v_wave) > 1 then
         select w.now, w.later into v_wave, v_later from stellwerk.one_writer_per_run(v_wave) w;
       end if;
-      v_moves := stellwerk.run_wave(p_tenant_id, v_wave);
-      v_steps := v_steps + cardinality(v_moves);
+      v_moves := v_moves || stellwerk.run_wave(p_tenant_id, v_wave);
+      v_steps := v_steps + cardinality(v_wave);
       v_wave := '{}';
     end if;
-    v_next := '{}';
+    v_closing := false;
     if cardinality(v_moves) > 0 then
-      if exists (select 1 from unnest(v_moves) m where m.error is not null) then
+      if exists (select 1 from unnest(v_moves) m where m.state in ('failed', 'queued')) then
         v_moves := stellwerk.settle_errors(p_tenant_id, v_moves);
       end if;
       perform stellwerk.write_moves(p_tenant_id, v_moves);
-      select bool_or(m.type = 'logic.set') as sets, bool_or(m.type = 'logic.stop' or m.state = 'failed') as may_end,
-             bool_or(m.edges ? m.port) as goes_on,
-             array_agg(m.run_id) filter (where m.scope_id = 0 and m.state <> 'queued' and not coalesce(m.edges ? m.port, false)) as ended_runs,
-             array_agg(m.output) filter (where m.scope_id = 0 and m.state <> 'queued' and not coalesce(m.edges ? m.port, false)) as outputs
-        into v_facts from unnest(v_moves) m;
+      -- A token has ended where no edge follows.
+      select bool_or(m.type = 'logic.set') as sets,
+             bool_or(m.type = 'logic.stop' or m.state = 'failed' and m.port is null or m.ending) as may_end,
+             bool_or(m.edges -> m.port <> '[]') as goes_on,
+             bool_or(m.type = 'logic.loop' and m.state = 'waiting') as loops,
+             array_agg(m.run_id) filter (where m.scope_id = 0 and x.ended) as ended_runs,
+             array_agg(m.output) filter (where m.scope_id = 0 and x.ended) as outputs,
+             array_agg(m.run_id) filter (where m.scope_id <> 0 and x.ended and not m.ending) as scope_runs,
+             array_agg(m.scope_id) filter (where m.scope_id <> 0 and x.ended and not m.ending) as scopes,
+             array_agg(m.output) filter (where m.scope_id <> 0 and x.ended and not m.ending) as scope_outputs,
+             array_agg(case when m.state = 'failed' and m.port is null then m.error end)
+               filter (where m.scope_id <> 0 and x.ended and not m.ending) as scope_errors
+        into v_facts
+        from unnest(v_moves) m
+       cross join lateral (select m.state in ('completed', 'failed', 'skipped') and coalesce(m.edges -> m.port, '[]') = '[]' as ended) x;
       v_ended_runs := v_ended_runs || v_facts.ended_runs;
       v_outputs := v_outputs || v_facts.outputs;
       if v_facts.sets then
         perform stellwerk.write_variables(p_tenant_id, v_moves);
       end if;
-      if v_facts.may_end then
-        v_over := v_over || stellwerk.finish_runs(p_tenant_id, v_moves);
-      end if;
       if v_facts.goes_on then
-        v_next := stellwerk.follow_edges(p_tenant_id, v_moves, v_resting);
+        v_next := v_next || stellwerk.follow_edges(p_tenant_id, v_moves, v_resting);
       end if;
+      if v_facts.loops then
+        v_next := v_next || stellwerk.first_iterations(p_tenant_id, v_moves, v_resting);
+      end if;
+      if v_facts.may_end then
+        select f.over, f.tokens into v_finish from stellwerk.finish_runs(p_tenant_id, v_moves) f;
+        v_next := stellwerk.without(v_next, v_finish.over) || v_finish.tokens;
+        v_wave := stellwerk.without(v_wave, v_finish.over);
+        v_later := stellwerk.without(v_later, v_finish.over);
+        v_joining := stellwerk.without(v_joining, v_finish.over);
+        v_resting := stellwerk.without(v_resting, v_finish.over);
+      end if;
+      v_closing := v_facts.scopes is not null;
       v_moves := '{}';
     end if;
-    if cardinality(v_over) > 0 then
-      v_next := stellwerk.without_runs(v_next, v_over);
-      v_later := stellwerk.without_runs(v_later, v_over);
-      v_joining := stellwerk.without_runs(v_joining, v_over);
-      v_resting := stellwerk.without_runs(v_resting, v_over);
-    end if;
-    select v_wave || v_later || coalesce(array_agg(t) filter (where not t.joins and t.runs_in = 'sql' and not t.alone), '{}'),
-           v_resting || coalesce(array_agg(t) filter (where not t.joins and (t.runs_in <> 'sql' or t.alone)), '{}'),
-           case when bool_or(t.joins) then stellwerk.meet(v_joining, array_agg(t) filter (where t.joins)) else v_joining end
-      into v_wave, v_resting, v_joining
-      from unnest(v_next) t;
-    v_later := '{}';
-    if cardinality(v_joining) > 0 then
-      select r.ready, r.waiting into v_next, v_joining
-        from stellwerk.release(p_tenant_id, v_joining, v_wave || v_resting || v_joining) r;
+    loop
+      select v_wave || v_later || coalesce(array_agg(t) filter (where not t.joins and t.runs_in = 'sql' and not t.alone), '{}'),
+             v_resting || coalesce(array_agg(t) filter (where not t.joins and (t.runs_in <> 'sql' or t.alone)), '{}'),
+             case when bool_or(t.joins) then stellwerk.meet(v_joining, array_agg(t) filter (where t.joins)) else v_joining end
+        into v_wave, v_resting, v_joining
+        from unnest(v_next) t;
+      v_later := '{}';
+      v_next := '{}';
+      exit when cardinality(v_joining) = 0;
+      select r.ready, r.waiting, r.early into v_release from stellwerk.release(p_tenant_id, v_joining, v_wave || v_resting || v_joining) r;
+      v_joining := v_release.waiting;
+      if v_release.early then
+        select c.kept_ready, c.kept_wave, c.kept_joining, c.kept_resting into v_next, v_wave, v_joining, v_resting
+          from stellwerk.cut_branches(p_tenant_id, v_release.ready, v_wave, v_joining, v_resting) c;
+      else
+        v_next := v_release.ready;
+      end if;
       select v_wave || coalesce(array_agg(t) filter (where t.runs_in = 'sql' and not t.alone), '{}'),
              v_resting || coalesce(array_agg(t) filter (where t.runs_in <> 'sql' or t.alone), '{}')
         into v_wave, v_resting
         from unnest(v_next) t;
+      v_next := '{}';
+      -- What was cut may have been all that another one waited for.
+      exit when not v_release.early or cardinality(v_joining) = 0;
+    end loop;
+    if v_closing then
+      select c.tokens, c.moves, c.dropped into v_closed
+        from stellwerk.close_scopes(p_tenant_id, v_facts.scope_runs, v_facts.scopes, v_facts.scope_outputs, v_facts.scope_errors,
+                                    v_wave || v_joining || v_resting) c;
+      if cardinality(v_closed.dropped) > 0 then
+        v_wave := stellwerk.without_scopes(v_wave, v_closed.dropped);
+        v_joining := stellwerk.without_scopes(v_joining, v_closed.dropped);
+        v_resting := stellwerk.without_scopes(v_resting, v_closed.dropped);
+      end if;
+      v_next := v_closed.tokens;
+      v_moves := v_closed.moves;
     end if;
     v_waves := v_waves + 1;
-    exit when cardinality(v_wave) = 0 or v_waves >= c_max_waves or not p_execute;
+    exit when cardinality(v_moves) = 0 and cardinality(v_next) = 0 and (cardinality(v_wave) = 0 or v_waves >= c_max_waves or not p_execute);
   end loop;
   if cardinality(v_joining) > 0 then
     perform stellwerk.rest_tokens(p_tenant_id, v_joining, 'joining');
@@ -162,7 +201,7 @@ declare
   v_tokens stellwerk.token[];
 begin
   select array_agg(row(s.run_id, s.step_id, true, r.workflow_id, r.version, r.trigger_node, s.node_id, s.scope_id, s.visit, s.attempt, s.failures,
-                       s.arrived, s.queued_at, s.type, s.runs_in, s.alone, n.joins,
+                       s.arrived, s.queued_at, s.type, case s.runs_in when 'wait' then 'sql' else s.runs_in end, s.alone, n.joins,
                        r.recount, r.ending is not null)::stellwerk.token order by x.ordinality)
     into v_tokens
     from unnest(p_run_ids, p_step_ids) with ordinality x (run_id, step_id, ordinality)
@@ -175,7 +214,7 @@ begin
      select o.joins from stellwerk.plan_node o
       where o.tenant_id = p_tenant_id and o.workflow_id = r.workflow_id and o.version = r.version and o.node_id = s.node_id offset 0) n
    where p_state is null
-      or (s.state = p_state and r.state in ('running', 'waiting')
+      or (s.state = p_state and (r.state in ('running', 'waiting') or (r.state = 'paused' and p_state <> 'queued'))
           and (p_worker_id is null or (s.worker_id = p_worker_id and s.attempt = p_attempts[x.ordinality])));
   return coalesce(v_tokens, '{}');
 end
@@ -204,8 +243,12 @@ declare
 begin
   select array_agg(row(
            t.run_id, t.step_id, t.stored, t.workflow_id, t.version, t.trigger_node, t.node_id, t.scope_id, t.visit, t.attempt + 1, t.failures, t.arrived,
-           t.queued_at, t.type, t.runs_in, t.alone, case when (t.result).error is null then 'completed' else 'failed' end,
-           (t.result).port, (t.result).input, (t.result).output, (t.result).error, null, t.edges, t.recount, t.ending, t.compensate)::stellwerk.move)
+           t.queued_at, t.type, t.runs_in, t.alone, case when (t.result).error is not null then 'failed' when (t.result).port = '*wait' then 'waiting' when (t.result).port = '*later' then 'queued'
+                when (t.result).port = '*skip' then 'skipped' else 'completed' end,
+           case (t.result).port when '*wait' then null when '*later' then null when '*skip' then 'next' else (t.result).port end, (t.result).input, (t.result).output, (t.result).error,
+           case when (t.result).port = '*later' then stellwerk.clock() + interval '1 second' end, t.edges, t.recount, t.ending, t.compensate)::stellwerk.move
+         -- Where two tokens end at once, the one that set out last counts as the last.
+         order by t.step_id)
     into v_moves
     -- "offset 0" keeps the node from being run once for each of the fields above.
     from (select u.*, n.edges, n.compensate, stellwerk.run_node(p_tenant_id, u, n.node, c.context) as result
@@ -218,7 +261,7 @@ begin
   return coalesce(v_moves, '{}');
 end
 $$;
-comment on function stellwerk.run_wave(bigint, stellwerk.token[]) is 'Runs the nodes of a wave of tokens.';
+comment on function stellwerk.run_wave(bigint, stellwerk.token[]) is 'Runs the nodes of a wave of tokens. Beside a port of its own a node answers *wait (it has written what it waits for), *later (try again in a second) or *skip (it has nothing to do, and leaves by next).';
 
 -- What becomes of a step whose attempt ended in an error: another attempt, or what the node's on_error says.
 create or replace function stellwerk.settle_errors(p_tenant_id bigint, p_moves stellwerk.move[])
@@ -232,6 +275,13 @@ begin
   for i in 1 .. cardinality(v_moves) loop
     v_move := v_moves[i];
     continue when v_move.error is null;
+    if v_move.ending and not stellwerk.undoes_another(p_tenant_id, v_move) then
+      v_move.state := 'failed';  -- it was under way when its run began to end, and is not tried again
+      v_move.port := null;
+      v_move.output := null;
+      v_moves[i] := v_move;
+      continue;
+    end if;
     select * into v_node from stellwerk.plan_node n
      where n.tenant_id = p_tenant_id and n.workflow_id = v_move.workflow_id and n.version = v_move.version and n.node_id = v_move.node_id;
     v_move.failures := v_move.failures + 1;
@@ -249,6 +299,9 @@ begin
       v_move.state := 'failed';
       v_move.port := case v_node.on_error when 'route' then 'error' when 'continue' then 'next' end;
       v_move.output := case v_node.on_error when 'continue' then jsonb_build_object('error', v_move.error) end;
+      if v_move.type = 'logic.loop' and v_move.port = 'next' then
+        v_move.port := 'done';
+      end if;
     end if;
     v_moves[i] := v_move;
   end loop;
@@ -308,50 +361,34 @@ comment on function stellwerk.priorities_of(bigint, bigint[]) is 'The priority o
 
 create or replace function stellwerk.write_variables(p_tenant_id bigint, p_moves stellwerk.move[])
 returns void language plpgsql set search_path = '' as $$
+declare
+  v_value record;
 begin
   insert into stellwerk.variable (tenant_id, run_id, scope_id, name, value)
-  select p_tenant_id, m.run_id, m.scope_id, v.key, v.value
+  select p_tenant_id, m.run_id, 0, v.key, v.value
     from unnest(p_moves) m
    cross join lateral jsonb_each(m.output) v
-   where m.type = 'logic.set' and m.state = 'completed'
+   where m.type = 'logic.set' and m.state = 'completed' and m.scope_id = 0
   on conflict (tenant_id, run_id, scope_id, name) do update set value = excluded.value;
+  -- In a loop a variable is written where it exists, from the inside out, else in the iteration.
+  for v_value in
+    select m.run_id, m.scope_id, v.key as name, v.value
+      from unnest(p_moves) m
+     cross join lateral jsonb_each(m.output) v
+     where m.type = 'logic.set' and m.state = 'completed' and m.scope_id <> 0
+  loop
+    insert into stellwerk.variable (tenant_id, run_id, scope_id, name, value)
+    values (p_tenant_id, v_value.run_id,
+            coalesce((select c.scope_id from unnest(stellwerk.scope_chain(p_tenant_id, v_value.run_id, v_value.scope_id)) with ordinality c (scope_id, place)
+                       where exists (select from stellwerk.variable o
+                                      where o.tenant_id = p_tenant_id and o.run_id = v_value.run_id and o.scope_id = c.scope_id and o.name = v_value.name)
+                       order by c.place limit 1), v_value.scope_id),
+            v_value.name, v_value.value)
+    on conflict (tenant_id, run_id, scope_id, name) do update set value = excluded.value;
+  end loop;
 end
 $$;
 comment on function stellwerk.write_variables(bigint, stellwerk.move[]) is 'Writes the vars that logic.set nodes of a wave have computed; at most one such node per run is in it.';
-
-create or replace function stellwerk.finish_runs(p_tenant_id bigint, p_moves stellwerk.move[])
-returns bigint[] language plpgsql set search_path = '' as $$
-declare
-  v_run_ids bigint[];
-  v_states  text[];
-  v_outputs jsonb[];
-  v_errors  jsonb[];
-begin
-  select array_agg(f.run_id), array_agg(f.state), array_agg(f.output), array_agg(f.error) into v_run_ids, v_states, v_outputs, v_errors
-    from (select distinct on (m.run_id) m.run_id,
-                 case when m.state = 'failed' or m.input ->> 'outcome' = 'failed' then 'failed' else 'completed' end as state,
-                 m.output,
-                 case when m.state = 'failed' then m.error
-                      when m.input ->> 'outcome' = 'failed' then
-                        jsonb_build_object('class', 'stopped', 'message', coalesce(m.input ->> 'message', 'the workflow stopped the run as failed'),
-                                           'node', m.node_id, 'attempt', m.attempt, 'retryable', false) end as error
-            from unnest(p_moves) m
-           where (m.state = 'failed' and m.port is null) or (m.type = 'logic.stop' and m.state = 'completed')
-           order by m.run_id, m.step_id) f;
-  if v_run_ids is null then
-    return '{}';
-  end if;
-  perform stellwerk.end_runs(p_tenant_id, v_run_ids, v_states, v_outputs, v_errors, array_fill(null::text, array[cardinality(v_run_ids)]));
-  return v_run_ids;
-end
-$$;
-comment on function stellwerk.finish_runs(bigint, stellwerk.move[]) is 'Ends the runs in which a step failed for good, or logic.stop was reached; answers them.';
-
-create or replace function stellwerk.without_runs(p_tokens stellwerk.token[], p_run_ids bigint[])
-returns stellwerk.token[] language sql immutable set search_path = '' as $$
-  select coalesce(array_agg(t), '{}') from unnest(p_tokens) t where t.run_id <> all (p_run_ids)
-$$;
-comment on function stellwerk.without_runs(stellwerk.token[], bigint[]) is 'The tokens of all other runs.';
 
 create or replace function stellwerk.rest_queued(p_tenant_id bigint, p_tokens stellwerk.token[])
 returns void language plpgsql set search_path = '' as $$

@@ -33,9 +33,10 @@ language plpgsql
 -- Planning anew would cost more than running, and plans are made while the tables are empty: they must not scan them for ever.
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
-  v_ready   bigint[];
-  v_pending bigint[] := '{}';
-  v_alone   bigint;
+  v_ready    bigint[];
+  v_pending  bigint[] := '{}';
+  v_alone    bigint;
+  v_messages integer := 0;
 begin
   events := 0;
   steps := 0;
@@ -45,6 +46,9 @@ begin
   end if;
   if exists (select 1 from stellwerk.event e where e.tenant_id = p_tenant_id and e.state = 'pending') then
     events := stellwerk.process_events(p_tenant_id, p_batch);
+  end if;
+  if exists (select 1 from stellwerk.run_message m where m.tenant_id = p_tenant_id and not m.held) then
+    v_messages := stellwerk.apply_messages(p_tenant_id, p_batch);
   end if;
   v_ready := stellwerk.lock_ready_runs(p_tenant_id, p_batch);
   if cardinality(v_ready) < p_batch then
@@ -63,6 +67,11 @@ begin
   if v_alone is not null then
     steps := steps + stellwerk.advance_alone(p_tenant_id, v_alone);
     runs := runs + 1;
+  end if;
+  -- Runs that were moved may have called others, or told them something.
+  if not more and (runs > 0 or v_messages > 0) then
+    more := exists (select 1 from stellwerk.run_message m where m.tenant_id = p_tenant_id and not m.held)
+            or exists (select 1 from stellwerk.run r where r.tenant_id = p_tenant_id and r.state = 'pending' and not r.held);
   end if;
 end
 $$;

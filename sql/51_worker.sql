@@ -138,7 +138,7 @@ comment on function stellwerk.complete_steps(bigint, bigint, jsonb) is 'Hands in
 
 create or replace function stellwerk.ended_moves(
   p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_ports text[], p_outputs jsonb[], p_errors jsonb[],
-  p_attempts integer[] default null, p_worker_id bigint default null)
+  p_attempts integer[] default null, p_worker_id bigint default null, p_state text default null)
 returns stellwerk.move[] language plpgsql stable set search_path = '' as $$
 declare
   v_moves stellwerk.move[];
@@ -150,7 +150,7 @@ begin
            x.error || jsonb_build_object('node', t.node_id, 'attempt', t.attempt), null, n.edges, t.recount, t.ending, n.compensate)::stellwerk.move
          order by t.run_id, t.step_id)
     into v_moves
-    from unnest(stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids, case when p_worker_id is not null then 'running' end, p_attempts, p_worker_id)) t
+    from unnest(stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids, case when p_worker_id is not null then 'running' else p_state end, p_attempts, p_worker_id)) t
     join unnest(p_step_ids, p_ports, p_outputs, p_errors) x (step_id, port, output, error) on x.step_id = t.step_id
    cross join lateral (
      select o.edges, o.compensate from stellwerk.plan_node o
@@ -158,19 +158,37 @@ begin
   return coalesce(v_moves, '{}');
 end
 $$;
-comment on function stellwerk.ended_moves(bigint, bigint[], bigint[], text[], jsonb[], jsonb[], integer[], bigint) is 'Moves for stored steps that have ended elsewhere, with their ports and outputs, or errors; with a worker, only for attempts that it is running.';
+comment on function stellwerk.ended_moves(bigint, bigint[], bigint[], text[], jsonb[], jsonb[], integer[], bigint, text) is 'Moves for stored steps that have ended elsewhere, with their ports and outputs, or errors; with a worker, only for attempts that it is running; with a state, only for steps in it.';
 
 -- The results must not be lost when what follows them raises: then the successors are only stored, and pump goes on one by one.
+-- In a paused run they are only stored as well, and freeze with it.
 create or replace function stellwerk.apply_moves(p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[])
 returns void language plpgsql set search_path = '' as $$
+declare
+  v_paused bigint[];
+  v_runs   bigint[] := p_run_ids;
+  v_moves  stellwerk.move[] := p_moves;
 begin
+  select array_agg(r.run_id) into v_paused
+    from unnest(p_run_ids) x (run_id)
+   cross join lateral (select o.run_id, o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r
+   where r.state = 'paused';
+  if v_paused is not null then
+    perform stellwerk.advance_runs(p_tenant_id, v_paused, array(select m from unnest(p_moves) m where m.run_id = any (v_paused)), p_execute => false);
+    perform stellwerk.freeze_steps(p_tenant_id, v_paused);
+    v_runs := array(select u.run_id from unnest(p_run_ids) u (run_id) where u.run_id <> all (v_paused));
+    v_moves := array(select m from unnest(p_moves) m where m.run_id <> all (v_paused));
+    if cardinality(v_moves) = 0 then
+      return;
+    end if;
+  end if;
   begin
-    perform stellwerk.advance_runs(p_tenant_id, p_run_ids, p_moves);
+    perform stellwerk.advance_runs(p_tenant_id, v_runs, v_moves);
     return;
   exception when query_canceled or others then
     null;  -- told again, with its cause, when pump runs the step that raised
   end;
-  perform stellwerk.advance_runs(p_tenant_id, p_run_ids, p_moves, p_execute => false);
+  perform stellwerk.advance_runs(p_tenant_id, v_runs, v_moves, p_execute => false);
 end
 $$;
 comment on function stellwerk.apply_moves(bigint, bigint[], stellwerk.move[]) is 'Writes moves made outside SQL and moves their locked runs on.';
@@ -307,7 +325,8 @@ begin
     from (select x.* from stellwerk.step x
            where x.tenant_id = p_tenant_id and x.state = 'queued' and x.runs_in = 'worker' and x.queued_at < v_before
            order by x.run_id limit 500) s
-   where not exists (select 1 from stellwerk.queue_state(array[s.job_id]) q);
+   where not exists (select 1 from stellwerk.queue_state(array[s.job_id]) q)
+     and exists (select 1 from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = s.run_id and r.state in ('running', 'waiting') offset 0);
   if v_steps is null then
     return 0;
   end if;

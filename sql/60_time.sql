@@ -39,6 +39,7 @@ declare
   v_runs  bigint[];
   v_timer stellwerk.timer;
   v_count integer := 0;
+  v_ended stellwerk.timer[] := '{}';  -- of steps that waited for them
 begin
   -- Run first, then timer: candidates without locks, then the runs, then the timers that are still there.
   select array_agg(c.run_id) into v_runs
@@ -48,7 +49,7 @@ begin
   end if;
   v_runs := stellwerk.lock_free_runs(p_tenant_id, v_runs);
   for v_timer in
-    delete from stellwerk.timer x where x.tenant_id = p_tenant_id and x.run_id = any (v_runs) and x.due_at <= v_now returning *
+    delete from stellwerk.timer x where x.tenant_id = p_tenant_id and x.run_id = any (v_runs) and x.due_at <= v_now returning x.*
   loop
     v_count := v_count + 1;
     case v_timer.kind
@@ -57,10 +58,18 @@ begin
       when 'retry' then
         update stellwerk.step s set due_at = null where s.tenant_id = p_tenant_id and s.run_id = v_timer.run_id and s.step_id = v_timer.step_id;
       when 'run_timeout' then
-        perform stellwerk.end_runs(p_tenant_id, array[v_timer.run_id], array['failed'], array[null::jsonb],
-          array[jsonb_build_object('class', 'timeout', 'message', 'the run took longer than the workflow''s timeout', 'retryable', false)], array[null::text]);
+        perform stellwerk.fail_run(p_tenant_id, v_timer.run_id, 'failed',
+          jsonb_build_object('class', 'timeout', 'message', 'the run took longer than the workflow''s timeout', 'retryable', false), null);
+      else
+        v_ended := v_ended || v_timer;
     end case;
   end loop;
+  if cardinality(v_ended) > 0 then
+    perform stellwerk.complete_waits(p_tenant_id, array_agg(e.run_id), array_agg(e.step_id),
+              array_agg(case e.kind when 'wait' then 'next' else 'timeout' end),
+              array_agg(case e.kind when 'wait' then jsonb_build_object('fired_at', v_now) else '{}' end), array_agg(null::jsonb))
+       from (select distinct on (u.run_id, u.step_id) u.run_id, u.step_id, u.kind from unnest(v_ended) u order by u.run_id, u.step_id, u.due_at) e;
+  end if;
   if v_count > 0 then
     perform stellwerk.ring_if_asleep();
   end if;

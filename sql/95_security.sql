@@ -29,7 +29,7 @@ revoke all on all functions in schema stellwerk from public;
 do $security$
 declare
   v_public_verbs text[] := array[
-    'start_run', 'take_run_request', 'cancel_run', 'why', 'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',
+    'start_run', 'take_run_request', 'cancel_run', 'pause_run', 'resume_run', 'skip_step', 'edit_run', 'retry_run', 'retry_plan', 'signal', 'why', 'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',
     'copy_version_to_draft', 'discard_draft', 'save_workflow', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
     'advance', 'pump', 'tick', 'reconcile',
     -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.

@@ -1,0 +1,141 @@
+-- Retrying: a failed or cancelled run goes on in place. From where it failed, the same steps are reopened, with their keys;
+-- what is done stays done. From an earlier node, the way from there is walked again in new visits, with new keys.
+
+create or replace function stellwerk.retry_run(run_id bigint, from_node text default null, version integer default null)
+returns bigint language plpgsql security definer  -- callers have no right to write the tables
+set search_path = '' as $$
+declare
+  v_tenant_id bigint := stellwerk.current_tenant_id();
+  v_run       stellwerk.run := stellwerk.lock_run(v_tenant_id, run_id);
+begin
+  if v_run.state not in ('failed', 'cancelled') then
+    raise exception 'run % is % and cannot be retried', v_run.run_id, v_run.state
+      using errcode = 'SW003', hint = 'Only a failed or cancelled run can be; cancel this one first, or start another.';
+  end if;
+  perform stellwerk.reopen_run(v_tenant_id, v_run, from_node, coalesce(version, v_run.version));
+  perform stellwerk.ring_if_asleep();
+  return v_run.run_id;
+end
+$$;
+comment on function stellwerk.retry_run(bigint, text, integer) is 'Sends a failed or cancelled run on again, from where it ended or from an earlier node, on its own or another published version; answers the same run. stellwerk.retry_plan says before what would be repeated. Errors: SW007, SW003, SW005.';
+
+create or replace function stellwerk.reopen_run(p_tenant_id bigint, p_run stellwerk.run, p_from_node text, p_version integer)
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_steps  bigint[];
+  v_queued stellwerk.token[];
+  v_bad    text;
+begin
+  if not exists (select from stellwerk.workflow_version d where d.tenant_id = p_tenant_id and d.workflow_id = p_run.workflow_id
+                                                           and d.version = p_version and d.published_at is not null) then
+    raise exception 'the workflow of run % has no published version %', p_run.run_id, p_version
+      using errcode = 'SW005', hint = 'stellwerk.workflow_version lists them.';
+  end if;
+  if p_from_node is null then
+    if p_run.ending is not null then
+      raise exception 'run % was compensated: what it had done is undone', p_run.run_id
+        using errcode = 'SW003', hint = 'Retry it from an earlier node, for example from its trigger.';
+    end if;
+    v_steps := stellwerk.resumable_steps(p_tenant_id, p_run.run_id);
+    select string_agg(distinct s.node_id, ', ') into v_bad
+      from unnest(v_steps) x (step_id)
+     cross join lateral (select o.* from stellwerk.step o where o.tenant_id = p_tenant_id and o.run_id = p_run.run_id and o.step_id = x.step_id offset 0) s
+     where not exists (select from stellwerk.plan_node n where n.tenant_id = p_tenant_id and n.workflow_id = p_run.workflow_id and n.version = p_version
+                                                           and n.node_id = s.node_id and n.type = s.type);
+    if v_bad is not null then
+      raise exception 'version % has no node % of the same type', p_version, v_bad
+        using errcode = 'SW005', hint = 'Retry from a node that is in that version, or on the run''s own version.';
+    end if;
+    perform stellwerk.reopen_steps(p_tenant_id, p_run, p_version, v_steps);
+  else
+    v_queued := array[stellwerk.restart_token(p_tenant_id, p_run, p_from_node, p_version)];
+    perform stellwerk.reopen_steps(p_tenant_id, p_run, p_version, '{}');
+    perform stellwerk.rest_queued(p_tenant_id, v_queued);
+  end if;
+end
+$$;
+comment on function stellwerk.reopen_run(bigint, stellwerk.run, text, integer) is 'retry_run on a locked run.';
+
+create or replace function stellwerk.restart_token(p_tenant_id bigint, p_run stellwerk.run, p_node_id text, p_version integer)
+returns stellwerk.token language plpgsql set search_path = '' as $$
+declare
+  v_node  stellwerk.plan_node;
+  v_token stellwerk.token;
+begin
+  select * into v_node from stellwerk.plan_node n
+   where n.tenant_id = p_tenant_id and n.workflow_id = p_run.workflow_id and n.version = p_version and n.node_id = p_node_id;
+  if v_node.node_id is null then
+    raise exception 'version % has no node %', p_version, quote_literal(p_node_id)
+      using errcode = 'SW007', hint = 'Its nodes are: ' || coalesce((select string_agg(n.node_id, ', ' order by n.position) from stellwerk.plan_node n
+        where n.tenant_id = p_tenant_id and n.workflow_id = p_run.workflow_id and n.version = p_version), 'none') || '.';
+  elsif v_node.loop_node is not null then
+    raise exception 'node % stands in loop %, and a run cannot begin again within one', p_node_id, v_node.loop_node
+      using errcode = 'SW003', hint = format('Retry from %s.', v_node.loop_node);
+  end if;
+  v_token := row(p_run.run_id, nextval('stellwerk.step_id_seq'), false, p_run.workflow_id, p_version, p_run.trigger_node, v_node.node_id, 0, 0, 0, 0,
+                 null, stellwerk.clock(), v_node.type, case v_node.runs_in when 'worker' then 'worker' else 'sql' end, v_node.alone, false, true,
+                 false)::stellwerk.token;
+  return (stellwerk.count_visits(p_tenant_id, array[v_token], '{}'))[1];
+end
+$$;
+comment on function stellwerk.restart_token(bigint, stellwerk.run, text, integer) is 'The token with which a run begins again at an earlier node. Errors: SW007, SW003 for a node within a loop.';
+
+-- Steps of the outermost scope, and of iterations whose loop is reopened itself.
+create or replace function stellwerk.resumable_steps(p_tenant_id bigint, p_run_id bigint)
+returns bigint[] language plpgsql stable set search_path = '' as $$
+declare
+  v_steps bigint[];
+  v_new   bigint[];
+begin
+  v_new := array(select s.step_id from stellwerk.step s
+                  where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.was is not null and s.scope_id = 0);
+  v_steps := v_new;
+  while cardinality(v_new) > 0 loop
+    v_new := array(
+      select s.step_id from stellwerk.step s
+        join stellwerk.scope o on o.tenant_id = p_tenant_id and o.run_id = p_run_id and o.scope_id = s.scope_id
+        join stellwerk.loop l on l.tenant_id = p_tenant_id and l.run_id = p_run_id and l.step_id = o.loop_step_id
+       where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.was is not null and o.loop_step_id = any (v_new)
+         and (o.state = 'running' or (l.on_item_error = 'fail' and o.state in ('failed', 'cancelled'))));
+    v_steps := v_steps || v_new;
+  end loop;
+  return v_steps;
+end
+$$;
+comment on function stellwerk.resumable_steps(bigint, bigint) is 'The steps with which a run that has ended can go on: those that failed for good and those that it was cancelled with.';
+
+create or replace function stellwerk.retry_plan(run_id bigint, from_node text default null, version integer default null)
+returns table (node_id text, type text, runs_in text, times_done bigint, repeats boolean)
+language plpgsql stable security definer  -- callers have no right to read the tables
+set search_path = '' as $$
+declare
+  v_tenant_id bigint := stellwerk.current_tenant_id();
+  v_run       stellwerk.run;
+  v_version   integer;
+begin
+  select * into v_run from stellwerk.run r where r.tenant_id = v_tenant_id and r.run_id = retry_plan.run_id;
+  if v_run.run_id is null then
+    raise exception 'there is no run %', coalesce(run_id::text, 'null') using errcode = 'SW007', hint = 'stellwerk run list shows the latest.';
+  end if;
+  v_version := coalesce(version, v_run.version);
+  return query
+    with recursive ahead (node_id) as (
+      select coalesce(from_node, x.node_id)
+        from (select distinct s.node_id from stellwerk.step s
+               where s.tenant_id = v_tenant_id and s.run_id = v_run.run_id and s.was is not null) x
+      union
+      select e.target
+        from ahead a
+        join stellwerk.plan_node n on n.tenant_id = v_tenant_id and n.workflow_id = v_run.workflow_id and n.version = v_version and n.node_id = a.node_id
+       cross join lateral jsonb_each(n.edges) p (port, targets)
+       cross join lateral jsonb_array_elements_text(p.targets) e (target))
+    select n.node_id, n.type, n.runs_in, count(s.step_id),
+           count(s.step_id) > 0 and (n.runs_in = 'worker' or n.alone or n.type = 'logic.call')
+      from (select distinct a.node_id from ahead a union select from_node where from_node is not null) a
+      join stellwerk.plan_node n on n.tenant_id = v_tenant_id and n.workflow_id = v_run.workflow_id and n.version = v_version and n.node_id = a.node_id
+      left join stellwerk.step s on s.tenant_id = v_tenant_id and s.run_id = v_run.run_id and s.node_id = n.node_id and s.state = 'completed'
+     group by n.node_id, n.type, n.runs_in, n.alone, n.position
+     order by n.position;
+end
+$$;
+comment on function stellwerk.retry_plan(bigint, text, integer) is 'What retry_run with the same arguments would walk through: nodes, how often each was completed before, and whether that was an effect outside which would be repeated. Changes nothing.';
