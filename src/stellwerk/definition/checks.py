@@ -201,10 +201,11 @@ class Checks:
             if count > len(sources):
                 self.problems.add(
                     f"{self.places[name]}.config.count",
-                    "too_many",
-                    f"{name} waits for {count} tokens, but only {len(sources)} can arrive.",
+                    "join_unsatisfied",
+                    f"{name} waits for tokens of {count} nodes, but edges from only {len(sources)} lead to it.",
                     node=name,
                     hint="Lower count, or lead more nodes to it.",
+                    severity="warning",
                 )
 
     def check_knot(self, graph: Graph, knot: list[str]) -> None:

@@ -96,7 +96,8 @@ def check_times(settings: dict[str, Any], kind: NodeType, place: str, node: Node
 
 
 def is_time(text: str) -> bool:
-    """Whether a text is a time as expressions understand it: ISO 8601, the offset and the time of day may be missing."""
+    """Whether a text is a time as expressions understand it: ISO 8601, of which the offset and the time of day may be
+    missing."""
     return (
         format_fault("date", text) is None
         or format_fault("date-time", text) is None
