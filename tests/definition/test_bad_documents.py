@@ -205,23 +205,24 @@ TABLE: dict[str, tuple[Any, list[tuple[str, str, int | None, str | None]]]] = {
     ),
     "edge out of a loop": (
         LOOP,
-        [("nodes[1].type", "not_yet_available", None, "draft"), ("edges[2]", "leaves_loop", None, "done")],
+        [("edges[2]", "leaves_loop", None, "done")],
     ),
     "node type of a later release": (
-        document(node("a", "logic.wait", **{"for": "PT3H"})),
+        document(node("a", "timer.reminder_call", at="{{ now }}")),
         [("nodes[1].type", "not_yet_available", None, "draft")],
     ),
-    "compensation": (document(log("a", compensate="a")), [("nodes[1].compensate", "not_yet_available", None, "draft")]),
+    "compensation by itself": (
+        document(log("a", compensate="a")),
+        [("nodes[1].compensate", "not_applicable", None, "another")],
+    ),
     "settings": (
         document(
             settings={"max_running": 0, "priority": "high", "debounc": "PT1S", "retention": "P90D", "timeout": "7 days"}
         ),
         [
             ("settings.max_running", "bad_value", None, None),
-            ("settings.max_running", "not_yet_available", None, "draft"),
             ("settings.priority", "bad_type", None, None),
             ("settings.debounc", "unknown_key", None, "Did you mean debounce?"),
-            ("settings.retention", "not_yet_available", None, "draft"),
             ("settings.timeout", "bad_value", None, None),
         ],
     ),

@@ -25,6 +25,10 @@ def back(value: Graph) -> set[str]:
     return {f"{way.source}>{way.target}" for way in value.back}
 
 
+def ended(value: Graph) -> set[str]:
+    return {f"{way.source}>{way.target}" for way in value.ends}
+
+
 @pytest.mark.parametrize(
     ("text", "triggers", "expected"),
     [
@@ -96,13 +100,17 @@ def test_upstream_is_computed_per_trigger() -> None:
 def test_a_loop_s_body_is_what_its_each_reaches() -> None:
     value = graph("s>l l:each>a a>b b>l l:done>z", loops="l")
     assert value.body("l") == {"a", "b"}
-    assert value.innermost_loops() == {"a": "l", "b": "l"}
-    assert value.cyclic() == {"l", "a", "b"}
+    assert value.around == {"a": "l", "b": "l"}
+    assert ended(value) == {"b>l"}
+    assert value.cyclic() == set()
 
 
 def test_loops_nest() -> None:
     value = graph("s>l l:each>m m:each>a a>m m:done>b b>l l:done>z", loops="l m")
-    assert value.innermost_loops() == {"a": "m", "m": "l", "b": "l"}
+    assert value.around == {"a": "m", "m": "l", "b": "l"}
+    assert value.loops_around("a") == ["m", "l"]
+    assert ended(value) == {"a>m", "b>l"}
+    assert value.cyclic() == set()
 
 
 def test_knots_are_told_in_document_order() -> None:

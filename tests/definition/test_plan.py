@@ -231,20 +231,6 @@ def test_a_join_counts_per_trigger() -> None:
     assert plan(value)["j"]["joins"] is False
 
 
-def test_loops_are_known_to_the_plan_before_they_run() -> None:
-    value = document(
-        node("l", "logic.loop", items="{{ trigger.payload.list }}"),
-        log("a", "{{ item.x }} {{ index }}"),
-        log("z", "{{ steps.l.output.count }}"),
-        ways="start>l l:each>a a>l l:done>z",
-    )
-    compiled = compile_workflow(value)
-    assert [problem.code for problem in compiled.problems] == ["not_yet_available"]
-    rows = {row["node_id"]: row for row in compiled.plan}
-    assert (rows["a"]["loop_node"], rows["z"]["loop_node"], rows["l"]["executable"]) == ("l", None, False)
-    assert rows["a"]["reads"] == {"item": True}
-
-
 def test_an_sql_function_gets_the_context() -> None:
     row = plan(document(log("a"), node("f", "sql.function", function="score", input={"x": "{{ steps.a.output }}"})))[
         "f"

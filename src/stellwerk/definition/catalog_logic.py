@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stellwerk.definition.node_types import Duration, Name, NodeConfig, NodeType, Values, condition, literal, textarea
 
@@ -42,6 +42,13 @@ class Loop(NodeConfig):
         Literal["fail", "skip", "collect"],
         Field(**literal("On item error", "What a failed iteration does to the loop.")),
     ] = "fail"
+
+    @field_validator("items")
+    @classmethod
+    def check_items(cls, value: Any) -> Any:
+        if not isinstance(value, list) and not (isinstance(value, str) and "{{" in value):
+            raise ValueError("must be a list, or an {{ expression }} that gives one")
+        return value
 
 
 class Join(NodeConfig):
@@ -153,6 +160,12 @@ def switch_ports(config: dict[str, Any]) -> tuple[str, ...]:
     return (*(f"case:{name}" for name in names), "default")
 
 
+def wait_ports(config: dict[str, Any]) -> tuple[str, ...]:
+    """A wait for a time ends at that time; only an event can fail to come."""
+    times = any(config.get(name) is not None for name in ("for", "until", "before", "after"))
+    return ("next",) if times and config.get("event") is None else ("next", "timeout")
+
+
 SIGNAL = "the signal's payload"
 
 LOGIC = (
@@ -191,6 +204,7 @@ LOGIC = (
         Loop,
         '{ "items", "count", "errors" }',
         ports=("each", "done"),
+        executable=True,
     ),
     NodeType(
         "logic.join",
@@ -201,6 +215,7 @@ LOGIC = (
         "sql",
         Join,
         '{ "arrived" }',
+        executable=True,
     ),
     NodeType(
         "logic.set",
@@ -234,6 +249,7 @@ LOGIC = (
         Call,
         "the child's output",
         ports=("next", "timeout"),
+        executable=True,
     ),
     NodeType(
         "logic.stop", "Stop", "Ends the run.", "Logic", "stop", "sql", Stop, "the result", ports=(), executable=True
@@ -248,6 +264,8 @@ LOGIC = (
         Wait,
         '{ "fired_at" }, or the signal\'s payload',
         ports=("next", "timeout"),
+        ports_of=wait_ports,
+        executable=True,
     ),
     NodeType(
         "timer.reminder_call",
@@ -281,6 +299,7 @@ LOGIC = (
         WebhookWait,
         SIGNAL,
         ports=("next", "timeout"),
+        executable=True,
     ),
     NodeType(
         "webhook.esign_completed",
@@ -292,6 +311,7 @@ LOGIC = (
         WebhookWait,
         SIGNAL,
         ports=("next", "timeout"),
+        executable=True,
     ),
     NodeType(
         "log.write", "Log", "Writes a line into the run's log.", "Data", "note", "sql", LogConfig, "{}", executable=True

@@ -1,15 +1,18 @@
 """What the ways through a workflow must fulfil: edges that lead somewhere, cycles that can be left, loops that keep
-their body, and expressions that read what can have happened before."""
+their body, compensation that can be done, and expressions that read what can have happened before."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stellwerk.definition.document import Edge, Node
 from stellwerk.definition.graph import Graph, Way
 from stellwerk.definition.node_types import NodeType
 from stellwerk.definition.places import Found
 from stellwerk.definition.problems import Problems, did_you_mean
+
+# These steer the run or wait for something, and so cannot undo a step.
+NO_UNDOING = ("logic.loop", "logic.join", "logic.stop", "logic.wait", "logic.call")
 
 
 @dataclass
@@ -20,6 +23,8 @@ class Checks:
     kinds: dict[str, NodeType]
     places: dict[str, str]
     problems: Problems
+    undoes: dict[str, list[str]] = field(default_factory=dict)
+    """The nodes that only compensation runs, with those that they undo."""
 
     def graph(self, edges: list[Edge], places: list[str]) -> Graph:
         """The graph of the edges that make sense; the others are told."""
@@ -61,7 +66,35 @@ class Checks:
                 ways.append(Way(edge.from_, edge.port, edge.to, place))
         triggers = [name for name in self.nodes if name in self.kinds and self.kinds[name].runs_in == "trigger"]
         loops = frozenset(name for name, kind in self.kinds.items() if kind.type == "logic.loop")
-        return Graph(list(self.nodes), triggers, ways, loops)
+        graph = Graph(list(self.nodes), triggers, ways, loops)
+        return self.without_undoing(graph) if triggers else graph
+
+    def without_undoing(self, graph: Graph) -> Graph:
+        """The graph without the ways out of nodes that only compensation runs: it goes from one undone step to the
+        next, and follows no edges. Such a node runs in the scope of the step that it undoes."""
+        alive = graph.reachable(graph.triggers)
+        for name, node in self.nodes.items():
+            if node.compensate in self.nodes and node.compensate not in alive and node.compensate != name:
+                self.undoes.setdefault(node.compensate, []).append(name)
+        ways = [way for way in graph.ways if way.source not in self.undoes]
+        for way in graph.ways:
+            if way.source in self.undoes:
+                self.problems.add(
+                    way.place,
+                    "unused_edge",
+                    f"The edge from {way.source} to {way.target} is never followed: {way.source} only compensates.",
+                    node=way.source,
+                    hint="Remove it.",
+                    severity="warning",
+                )
+        if len(ways) < len(graph.ways):
+            graph = Graph(graph.nodes, graph.triggers, ways, graph.loops)
+        for name, undone in self.undoes.items():
+            loops = {graph.around.get(other) for other in undone}
+            loop = loops.pop()
+            if loop is not None and not loops:
+                graph.around[name] = loop
+        return graph
 
     def ports(self, name: str) -> tuple[str, ...]:
         kind = self.kinds[name]
@@ -89,12 +122,7 @@ class Checks:
                 "No node starts a run.",
                 hint='Add {"id": "start", "type": "trigger.manual"} and an edge from it.',
             )
-        undone = {
-            node.compensate
-            for node in self.nodes.values()
-            if node.compensate in self.nodes and node.compensate is not None
-        }
-        alive = graph.reachable([*graph.triggers, *undone])
+        alive = graph.reachable(graph.triggers) | set(self.undoes)
         for name in self.nodes:
             if name not in alive and graph.triggers:
                 self.problems.add(
@@ -106,10 +134,15 @@ class Checks:
                 )
         for knot in graph.knots():
             self.check_knot(graph, knot)
-        for loop in graph.loops:
-            self.check_loop(graph, loop)
+        # The innermost first: an edge that leaves several loops at once is told with the one that it should lead to.
+        told: set[str] = set()
+        place = {name: number for number, name in enumerate(self.nodes)}
+        for loop in sorted(graph.loops, key=lambda name: (len(graph.body(name)), place[name])):
+            self.check_loop(graph, loop, told)
         for name, node in self.nodes.items():
-            routed = any(way.port == "error" for way in graph.out[name])
+            self.check_compensation(name, node)
+            self.check_ports(graph, name, node)
+            routed = any(way.port == "error" for way in graph.written[name])
             if node.on_error == "route" and not routed:
                 self.problems.add(
                     f"{self.places[name]}.on_error",
@@ -128,16 +161,66 @@ class Checks:
                     severity="warning",
                 )
 
+    def check_compensation(self, name: str, node: Node) -> None:
+        if node.compensate is None:
+            return
+        kind = self.kinds.get(node.compensate)
+        message, hint = "", None
+        code = "not_applicable"
+        if node.compensate not in self.nodes:
+            code, message = "unknown_node", f"There is no node {node.compensate[:60]!r}."
+            hint = did_you_mean(node.compensate, self.nodes)
+        elif node.compensate == name:
+            message, hint = f"{name} cannot undo itself.", "Name another node."
+        elif name in self.kinds and self.kinds[name].runs_in == "trigger":
+            message, hint = f"{name} is a trigger and does nothing that could be undone.", "Remove compensate."
+        elif kind is not None and (kind.runs_in not in ("sql", "worker") or kind.type in NO_UNDOING):
+            message = f"{node.compensate} cannot undo a step: {kind.type} waits or steers."
+            hint = "Name a node that acts at once, such as http.request, record.update or log.write."
+        if message:
+            self.problems.add(f"{self.places[name]}.compensate", code, message, node=name, hint=hint)
+
+    def check_ports(self, graph: Graph, name: str, node: Node) -> None:
+        kind = self.kinds.get(name)
+        if kind is None:
+            return
+        if kind.runs_in == "wait" and node.timeout is None and node.config.get("timeout") is None:
+            for way in graph.written[name]:
+                if way.port == "timeout" and kind.type != "task.user":  # whose time limit is called due
+                    self.problems.add(
+                        way.place,
+                        "unused_edge",
+                        f"The edge from {name} by timeout is never taken, because {name} has no timeout.",
+                        node=name,
+                        hint=f"Give {name} a timeout, such as P14D.",
+                        severity="warning",
+                    )
+        count = node.config.get("count")
+        if kind.type == "logic.join" and isinstance(count, int):
+            sources = {way.source for way in graph.into[name]}
+            if count > len(sources):
+                self.problems.add(
+                    f"{self.places[name]}.config.count",
+                    "join_unsatisfied",
+                    f"{name} waits for tokens of {count} nodes, but edges from only {len(sources)} lead to it.",
+                    node=name,
+                    hint="Lower count, or lead more nodes to it.",
+                    severity="warning",
+                )
+
     def check_knot(self, graph: Graph, knot: list[str]) -> None:
         """A token in a knot must be able to leave: by a port of which no edge stays inside, or by one without any
-        edge."""
+        edge. What a loop does within its body leads nowhere else, and a timeout without an edge is a failure."""
         inside = set(knot)
         for name in knot:
             if name not in self.kinds:
                 return
             staying = {way.port for way in graph.out[name] if way.target in inside}
-            if any(port not in staying for port in self.ports(name)):
-                return
+            used = {way.port for way in graph.written[name]}
+            for port in self.ports(name):
+                goes_nowhere = (port == "each" and name in graph.loops) or (port == "timeout" and port not in used)
+                if port not in staying and not goes_nowhere:
+                    return
         self.problems.add(
             self.places[knot[0]],
             "endless_cycle",
@@ -146,35 +229,49 @@ class Checks:
             hint="Let a logic.if in it decide when to go on.",
         )
 
-    def check_loop(self, graph: Graph, loop: str) -> None:
+    def check_loop(self, graph: Graph, loop: str, told: set[str]) -> None:
         body = graph.body(loop)
-        entries = frozenset(way for way in graph.out[loop] if way.port == "each")
+        if not body:
+            self.problems.add(
+                self.places[loop],
+                "empty_loop",
+                f"The loop {loop} has no body.",
+                node=loop,
+                hint=f'Add {{"from": "{loop}", "port": "each", "to": …}} to the node that each item goes to.',
+            )
+        entries = frozenset(way for way in graph.written[loop] if way.port == "each")
         outside = graph.reachable(graph.triggers, without=entries)
         for way in graph.ways:
-            if (
-                way.target in body
-                and way.target in outside
-                and (way in entries or (way.source in body and way.source not in outside))
-            ):
-                self.problems.add(
-                    way.place,
-                    "leaves_loop",
-                    f"The edge from {way.source} to {way.target} leaves the loop {loop}.",
-                    node=way.source,
-                    hint=f"Lead it back to {loop}, or end it; what comes after the loop follows the port done.",
-                )
+            if way.place in told or way.target not in body or way.target not in outside:
+                continue
+            if way in entries:
+                message = f"{way.target} stands in the body of the loop {loop}, but can be reached from outside it too."
+                hint = f"Only the port each of {loop} may lead into its body; what comes after follows the port done."
+            elif way.source in body and way.source not in outside:
+                message = f"The edge from {way.source} to {way.target} leaves the loop {loop}."
+                hint = f"Lead it back to {loop}, or end it; what comes after the loop follows the port done."
+            else:
+                continue
+            told.add(way.place)
+            self.problems.add(way.place, "leaves_loop", message, node=way.source, hint=hint)
 
     def check_references(self, graph: Graph, found: dict[str, list[Found]]) -> None:
         variables = self.variables()
-        loops = graph.innermost_loops()
-        undone = {node.compensate for node in self.nodes.values()}
         for name, items in found.items():
             before = graph.before(name)
+            loops = graph.loops_around(name)
+            # A node that undoes several others may read the item if all of them have one.
+            in_loop = bool(loops) or (name in self.undoes and all(other in graph.around for other in self.undoes[name]))
             for item in items:
                 root, *rest = item.reference.path
-                if root == "steps":
-                    self.check_step(name, rest[0], item, before, name in undone)
-                elif root in ("item", "index") and name not in loops:
+                # What a loop collects is computed at the end of each iteration, within it.
+                inside = name in graph.loops and within(item.place, f"{self.places[name]}.config.collect")
+                if root == "steps" and inside:
+                    body = {other for other, loop in graph.around.items() if loop == name}
+                    self.check_step(graph, name, rest[0], item, before | body, [name, *loops])
+                elif root == "steps":
+                    self.check_step(graph, name, rest[0], item, before, loops)
+                elif root in ("item", "index") and not in_loop and not inside:
                     self.problems.add(
                         item.place,
                         "not_in_loop",
@@ -194,7 +291,7 @@ class Checks:
                         severity="warning",
                     )
 
-    def check_step(self, name: str, step: str, item: Found, before: set[str], is_undo: bool) -> None:
+    def check_step(self, graph: Graph, name: str, step: str, item: Found, before: set[str], loops: list[str]) -> None:
         if step not in self.nodes:
             self.problems.add(
                 item.place,
@@ -204,16 +301,27 @@ class Checks:
                 position=item.position(1),
                 hint=did_you_mean(step, self.nodes, listing="There are"),
             )
-        elif step not in before and not is_undo:
-            self.problems.add(
-                item.place,
-                "not_upstream",
-                f"{step} never runs before {name}, so its output is always null here.",
-                node=name,
-                position=item.position(1),
-                hint=f"Read a node that comes before {name}.",
-                severity="warning",
-            )
+            return
+        if name in self.undoes:  # its run is over, and anything may have run
+            return
+        loop = graph.around.get(step)
+        if loop is not None and loop not in loops:
+            message = f"{step} runs within the loop {loop}, so its output is always null here."
+            hint = f"Read steps.{loop}.output.items; collect of {loop} says what stands in it."
+        elif step not in before:
+            message = f"{step} never runs before {name}, so its output is always null here."
+            hint = f"Read a node that comes before {name}."
+        else:
+            return
+        self.problems.add(
+            item.place,
+            "not_upstream",
+            message,
+            node=name,
+            position=item.position(1),
+            hint=hint,
+            severity="warning",
+        )
 
     def variables(self) -> set[str]:
         names: set[str] = set()
@@ -222,3 +330,8 @@ class Checks:
             if kind.type == "logic.set" and isinstance(values, dict):
                 names |= set(values)
         return names
+
+
+def within(place: str, root: str) -> bool:
+    """Whether a path of the document is `root` or stands in it."""
+    return place == root or place.startswith((f"{root}.", f"{root}["))

@@ -4,25 +4,23 @@ reads."""
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from stellwerk.definition.catalog import NODE_TYPES, node_type, type_names
+from stellwerk.definition.catalog import node_type, type_names
 from stellwerk.definition.checks import Checks
 from stellwerk.definition.decoding import MAX_BYTES, check_values, decode
-from stellwerk.definition.document import LATER_SETTINGS, Draft, Node, Retry, collect, read_document
+from stellwerk.definition.document import Draft, Node, Retry, collect, read_document
 from stellwerk.definition.graph import Graph
+from stellwerk.definition.node_checks import LATER, check_node, timeout_of
 from stellwerk.definition.node_types import NodeType
-from stellwerk.definition.places import Found, Places, normal_value, normalise_config, plain_settings, reads_of
+from stellwerk.definition.places import Found, Places, normalise_config, plain_settings, reads_of
 from stellwerk.definition.problems import Problem, Problems, did_you_mean
 from stellwerk.definition.schemas import schema_faults
 from stellwerk.definition.trigger_when import when_faults
+from stellwerk.definition.workflow_settings import KEY, ConcurrencyKey, check_settings
 
-LATER = "not_yet_available"
 MAX_EXPRESSIONS = 5000
-TABLE_NAME = re.compile(r'(?:[^\W\d]\w*|"(?:[^"]|"")+")(?:\.(?:[^\W\d]\w*|"(?:[^"]|"")+"))?\Z')
-PLAIN_NAME = re.compile(r"[^\W\d][\w.$-]{0,127}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +72,8 @@ class Compiler:
     kinds: dict[str, NodeType] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
+    key: ConcurrencyKey | None = None
+    """The concurrency key, which every trigger's row carries."""
 
     def compile(self) -> list[dict[str, Any]]:
         self.check_settings()
@@ -114,20 +114,7 @@ class Compiler:
                 self.problems.add(
                     f"input_schema.{fault.path}".rstrip("."), "bad_schema", fault.message, hint=fault.hint
                 )
-        settings = raw.get("settings")
-        if not isinstance(settings, dict):
-            return
-        for key in LATER_SETTINGS:
-            if settings.get(key) is not None:
-                self.problems.add(
-                    f"settings.{key}",
-                    LATER,
-                    f"The setting {key} is not available in this release.",
-                    hint="Remove it to publish; a draft may keep it.",
-                )
-        if isinstance(settings.get("concurrency_key"), str):
-            settings["concurrency_key"] = normal_value(settings["concurrency_key"])
-            Places(None, self.problems).template(settings["concurrency_key"], "settings.concurrency_key", [])
+        self.key = check_settings(raw.get("settings"), self.problems)
 
     # Nodes
 
@@ -166,11 +153,12 @@ class Compiler:
         model = collect(
             kind.config, config, f"{place}.config", self.problems, node=node.id, context={"templates": True}
         )
-        settings = plain_settings(model, config)
+        settings = dict(plain_settings(model, config))
+        timeout = timeout_of(settings, kind, place, node, self.problems)
         places = Places(node.id, self.problems)
         static = self.static_settings(settings, kind, place, places)
         condition, cases = self.conditions(settings, kind, place, places)
-        self.check_names(settings, kind, place, node)
+        check_node(settings, kind, place, node, self.problems)
         retry = node.retry or Retry()
         reads = reads_of(places.found)
         if kind.type == "sql.function":  # its second argument is the context
@@ -180,14 +168,11 @@ class Compiler:
                 "vars": True,
                 "run": True,
             }
-        if node.timeout is not None and kind.runs_in in ("sql", "trigger"):
-            self.problems.add(
-                f"{place}.timeout",
-                "not_applicable",
-                f"{node.type} has no timeout of its own.",
-                node=node.id,
-                hint="Remove it; SQL nodes run under the session's statement_timeout.",
-            )
+        if kind.runs_in == "trigger" and self.key is not None:
+            static = {**static, KEY: self.key.static}
+            places.dynamic += self.key.places.dynamic
+            places.may_raise = places.may_raise or self.key.places.may_raise
+            reads = reads_of([*places.found, *self.key.places.found])
         row = {
             "node_id": node.id,
             "position": number,
@@ -206,7 +191,7 @@ class Compiler:
                 "max_interval": retry.max_interval,
                 "jitter": retry.jitter,
             },
-            "timeout": node.timeout or kind.timeout,
+            "timeout": timeout,
             "compensate": node.compensate,
             "max_visits": node.max_visits,
             "may_raise": kind.may_raise or places.may_raise,
@@ -271,88 +256,18 @@ class Compiler:
             result.append({"port": port, **places.condition(case["when"], f"{at}.when")})
         return result
 
-    def check_names(self, settings: dict[str, Any], kind: NodeType, place: str, node: Node) -> None:
-        """Names that end up in SQL or that only a later release understands."""
-        table = settings.get("table")
-        if kind.type == "trigger.row" and isinstance(table, str) and not TABLE_NAME.match(table):
-            self.problems.add(
-                f"{place}.config.table",
-                "bad_name",
-                f"{table[:60]!r} is not the name of a table.",
-                node=node.id,
-                hint='Write table, schema.table, or "Quoted"."Names".',
-            )
-        elif (
-            kind.type.startswith("record.")
-            and isinstance(table, str)
-            and "{{" not in table
-            and not PLAIN_NAME.match(table)
-        ):
-            self.problems.add(
-                f"{place}.config.table",
-                "bad_name",
-                f"{table[:60]!r} is not the name of a registered table.",
-                node=node.id,
-                hint="register_table gives a table its name.",
-            )
-        function = settings.get("function")
-        if (
-            kind.type == "sql.function"
-            and isinstance(function, str)
-            and "{{" not in function
-            and not PLAIN_NAME.match(function)
-        ):
-            self.problems.add(
-                f"{place}.config.function",
-                "bad_name",
-                f"{function[:60]!r} is not the name of a registered function.",
-                node=node.id,
-                hint="register_function gives a function its name.",
-            )
-        if kind.type in NODE_TYPES and kind.executable and settings.get("credential") is not None:
-            self.problems.add(
-                f"{place}.config.credential",
-                LATER,
-                "Stored credentials are not available in this release.",
-                node=node.id,
-                hint="Remove it to publish; a draft may keep it.",
-            )
-        for key in sorted(kind.fields("schema")):
-            if isinstance(settings.get(key), dict):
-                for fault in schema_faults(settings[key]):
-                    self.problems.add(
-                        f"{place}.config.{key}.{fault.path}".rstrip("."),
-                        "bad_schema",
-                        fault.message,
-                        node=node.id,
-                        hint=fault.hint,
-                    )
-        if node.compensate is not None:
-            self.problems.add(
-                f"{place}.compensate",
-                LATER,
-                f"The node {node.id} cannot be compensated yet: compensate is not available in this release.",
-                node=node.id,
-                hint="Remove it to publish; a draft may keep it.",
-            )
-            if node.compensate not in {other.id for other in self.draft.nodes}:
-                self.problems.add(
-                    f"{place}.compensate",
-                    "unknown_node",
-                    f"There is no node {node.compensate[:60]!r}.",
-                    node=node.id,
-                    hint=did_you_mean(node.compensate, (other.id for other in self.draft.nodes)),
-                )
-
     # The plan
 
     def finish(self, rows: dict[str, dict[str, Any]], graph: Graph) -> list[dict[str, Any]]:
         """The rows with what the graph says about their nodes."""
-        cyclic, loops = graph.cyclic(), graph.innermost_loops()
+        cyclic, loops = graph.cyclic(), graph.around
         for name, row in rows.items():
             edges: dict[str, list[str]] = {}
-            for way in graph.out[name]:
-                edges.setdefault(way.port, []).append(way.target)
+            for way in graph.written[name]:
+                # A port of which edges only end the iteration stays there without targets: a token ends by it.
+                targets = edges.setdefault(way.port, [])
+                if way not in graph.ends:
+                    targets.append(way.target)
             forward = {trigger: graph.forward_ways(name, trigger) for trigger in graph.triggers}
             joins = row["type"] == "logic.join" or any(count > 1 for count in forward.values())
             scope = {other for other in self.nodes if loops.get(other) == loops.get(name)} if loops else None

@@ -78,10 +78,6 @@ class Settings(Part):
     valid_days: Annotated[int, Field(ge=0, le=3650)] | None = None
 
 
-# Settings whose effect comes with a later release: a draft may name them, a published version may not.
-LATER_SETTINGS = ("max_running", "concurrency_key", "on_conflict", "debounce", "throttle", "retention")
-
-
 class Workflow(Part):
     """A whole document with nodes and edges."""
 
@@ -190,7 +186,7 @@ def unfold_steps(raw: dict[str, Any], problems: Problems) -> None:
         return
     if not isinstance(steps, list) or not steps:
         problems.add("steps", "bad_type", "steps must be a list with at least one step.")
-        raw["nodes"] = raw["edges"] = Field(default_factory=list)
+        raw["nodes"], raw["edges"] = [], []
         return
     nodes = [
         {"id": f"step_{number + 1}", **step} if isinstance(step, dict) else step for number, step in enumerate(steps)

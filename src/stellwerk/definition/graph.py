@@ -1,5 +1,10 @@
 """What can be known about the ways through a workflow before it runs: which node reaches which, where ways meet,
-which edges lead back, what is inside a loop, and what can never end."""
+which edges lead back, what is inside a loop, and what can never end.
+
+A loop's body and what is around the loop are two levels. An edge from the body to its loop ends the iteration, as a
+token without an edge does, so it is no way on which a token walks: `out` and `into` leave it out, and a plain loop is
+no cycle. The loop's node belongs to the level around it.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +33,12 @@ class Graph:
     """Nodes whose port `each` leads into a body."""
     out: dict[str, list[Way]] = field(init=False)
     into: dict[str, list[Way]] = field(init=False)
+    written: dict[str, list[Way]] = field(init=False)
+    """All edges of each node, those that end an iteration included."""
+    around: dict[str, str] = field(init=False)
+    """The innermost loop around each node that stands in one."""
+    ends: frozenset[Way] = field(init=False)
+    """Ways from a loop's body to the loop: they end the iteration."""
     back: frozenset[Way] = field(init=False)
     """Ways that lead back; without them the graph has no cycle."""
 
@@ -35,12 +46,37 @@ class Graph:
     _dominated: dict[str, set[str]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._connect(self.ways)
+        self.written = self.out
+        self.around = self._find_around()
+        self.ends = self._find_ends()
+        if self.ends:
+            self._connect(way for way in self.ways if way not in self.ends)
+            self._dominated.clear()
+        self.back = self._find_back()
+
+    def _connect(self, ways: Iterable[Way]) -> None:
         self.out = {node: [] for node in self.nodes}
         self.into = {node: [] for node in self.nodes}
-        for way in self.ways:
+        for way in ways:
             self.out[way.source].append(way)
             self.into[way.target].append(way)
-        self.back = self._find_back()
+
+    def _find_around(self) -> dict[str, str]:
+        bodies = {loop: self.body(loop) for loop in self.loops}
+        found: dict[str, str] = {}
+        for loop in sorted(bodies, key=lambda name: (-len(bodies[name]), name)):
+            found.update(dict.fromkeys(bodies[loop], loop))
+        return found
+
+    def _find_ends(self) -> frozenset[Way]:
+        """In a sound document a body is entered by `each` alone; where it is not, the edge may be the only one that
+        leads to the loop, and counts as any other."""
+        return frozenset(
+            way
+            for way in self.ways
+            if self.around.get(way.source) == way.target and self.dominates(way.target, way.source)
+        )
 
     def reachable(self, starts: Iterable[str], without: frozenset[Way] = frozenset()) -> set[str]:
         """The nodes that can be reached from any of `starts`, themselves included."""
@@ -61,7 +97,9 @@ class Graph:
         back = {
             way
             for way in self.ways
-            if knot_of.get(way.source, -1) == knot_of.get(way.target, -2) and self.dominates(way.target, way.source)
+            if way not in self.ends
+            and knot_of.get(way.source, -1) == knot_of.get(way.target, -2)
+            and self.dominates(way.target, way.source)
         }
         # What is left may still hold knots: walk each with the ways found so far taken out.
         place = {name: number for number, name in enumerate(self.nodes)}
@@ -155,6 +193,7 @@ class Graph:
         return found
 
     def cyclic(self) -> set[str]:
+        """The nodes that a token can come to more than once within one scope."""
         return {node for knot in self.knots() for node in knot}
 
     def body(self, loop: str) -> set[str]:
@@ -168,11 +207,12 @@ class Graph:
                     stack.append(way.target)
         return seen
 
-    def innermost_loops(self) -> dict[str, str]:
-        """The innermost loop around each node that stands in one."""
-        found: dict[str, str] = {}
-        for loop in sorted(self.loops, key=lambda name: -len(self.body(name))):
-            found.update(dict.fromkeys(self.body(loop), loop))
+    def loops_around(self, node: str) -> list[str]:
+        """The loops in which a node stands, the innermost first."""
+        found: list[str] = []
+        while (loop := self.around.get(node)) is not None and loop not in found:
+            found.append(loop)
+            node = loop
         return found
 
     def upstream(self, node: str, trigger: str, scope: set[str] | None = None) -> list[str]:
@@ -193,13 +233,16 @@ class Graph:
         return [name for name in self.nodes if name in seen]
 
     def before(self, node: str) -> set[str]:
-        """The nodes that may have run before `node`: those that can reach it by any way, itself included if it lies
-        on a cycle."""
+        """The nodes that may have ended before `node` begins: those that can reach it by any way, itself included if
+        it lies on a cycle. While its body runs a loop has not ended, so of the loops around a node only what comes
+        before them counts."""
         seen: set[str] = set()
+        entered: set[str] = set()
         stack = [node]
         while stack:
             for way in self.into[stack.pop()]:
-                if way.source not in seen:
-                    seen.add(way.source)
+                found = entered if way.port == "each" and way.source in self.loops else seen
+                if way.source not in found:
+                    found.add(way.source)
                     stack.append(way.source)
         return seen
