@@ -169,7 +169,7 @@ comment on column stellwerk.run_message.held is 'True while its run is paused.';
 comment on column stellwerk.run_message.created_at is 'When it was written.';
 
 alter table stellwerk.timer add column remaining interval;
-comment on column stellwerk.timer.remaining is 'While the run is paused: how long the timer still had; due_at is infinity then.';
+comment on column stellwerk.timer.remaining is 'While the run is paused: how long the timer still had; due_at is stellwerk.never() then.';
 alter table stellwerk.timer drop constraint timer_kind_known;
 alter table stellwerk.timer add constraint timer_kind_known
   check (kind in ('start', 'retry', 'run_timeout', 'wait', 'wait_timeout', 'reminder', 'escalation'));

@@ -112,3 +112,9 @@ begin
 end
 $$;
 comment on function stellwerk.check_payload(jsonb, text) is 'Raises SW002 for a value of more than 8 MB, 64 levels or a number of more than 40 characters.';
+
+-- Not infinity: clients in many languages cannot read that.
+create or replace function stellwerk.never()
+returns timestamptz language sql immutable parallel safe
+return '9000-01-01 00:00:00+00'::timestamptz;
+comment on function stellwerk.never() is 'When timers and steps of a paused run are due.';

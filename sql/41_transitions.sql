@@ -296,7 +296,7 @@ end
 $$;
 comment on function stellwerk.write_undo(bigint, stellwerk.token, bigint) is 'Stores a step that compensates another, which is thereby taken care of.';
 
--- Pausing: timers keep the time they still had; SQL steps that could run are due at infinity, so that nobody looks at them.
+-- Pausing: timers keep the time they still had; SQL steps that could run are never due, so that nobody looks at them.
 create or replace function stellwerk.freeze_runs(p_tenant_id bigint, p_run_ids bigint[], p_by text)
 returns void language plpgsql set search_path = '' as $$
 declare
@@ -304,7 +304,7 @@ declare
 begin
   update stellwerk.run r set state = 'paused', paused_at = v_now, paused_by = p_by
    where r.tenant_id = p_tenant_id and r.run_id = any (p_run_ids) and r.state in ('pending', 'running', 'waiting');
-  update stellwerk.timer t set remaining = greatest(t.due_at - v_now, interval '0'), due_at = 'infinity'
+  update stellwerk.timer t set remaining = greatest(t.due_at - v_now, interval '0'), due_at = stellwerk.never()
    where t.tenant_id = p_tenant_id and t.run_id = any (p_run_ids) and t.remaining is null;
   perform stellwerk.freeze_steps(p_tenant_id, p_run_ids);
 end
@@ -314,9 +314,9 @@ comment on function stellwerk.freeze_runs(bigint, bigint[], text) is 'Pauses run
 create or replace function stellwerk.freeze_steps(p_tenant_id bigint, p_run_ids bigint[])
 returns void language plpgsql set search_path = '' as $$
 begin
-  update stellwerk.step s set due_at = 'infinity'
+  update stellwerk.step s set due_at = stellwerk.never()
    where s.tenant_id = p_tenant_id and s.run_id = any (p_run_ids) and s.state = 'queued' and s.runs_in = 'sql' and s.due_at is null;
-  update stellwerk.timer t set remaining = greatest(t.due_at - clock_timestamp(), interval '0'), due_at = 'infinity'
+  update stellwerk.timer t set remaining = greatest(t.due_at - clock_timestamp(), interval '0'), due_at = stellwerk.never()
    where t.tenant_id = p_tenant_id and t.run_id = any (p_run_ids) and t.remaining is null;
 end
 $$;
@@ -340,7 +340,7 @@ begin
   update stellwerk.timer t set due_at = v_now + t.remaining, remaining = null
    where t.tenant_id = p_tenant_id and t.run_id = any (p_run_ids) and t.remaining is not null;
   update stellwerk.step s set due_at = null
-   where s.tenant_id = p_tenant_id and s.run_id = any (p_run_ids) and s.state = 'queued' and s.runs_in = 'sql' and s.due_at = 'infinity';
+   where s.tenant_id = p_tenant_id and s.run_id = any (p_run_ids) and s.state = 'queued' and s.runs_in = 'sql' and s.due_at = stellwerk.never();
   -- Their queue rows may have come up meanwhile.
   select array_agg(s.run_id), array_agg(s.step_id), array_agg(s.type), array_agg(s.due_at) into v_runs, v_steps, v_types, v_due
     from stellwerk.step s
@@ -368,6 +368,11 @@ begin
      set state = case when p_run.started_at is null then 'pending' else 'running' end, ended_at = null, error = null, reason = null, ending = null,
          deaths = 0, version = p_version, recount = r.recount or p_version <> r.version or cardinality(p_step_ids) = 0
    where r.tenant_id = p_tenant_id and r.run_id = p_run.run_id;
+  insert into stellwerk.step_attempt (tenant_id, run_id, step_id, attempt, outcome, error, worker_id, started_at, ended_at)
+  select p_tenant_id, s.run_id, s.step_id, s.attempt, 'failed', s.error, s.worker_id, s.started_at, s.ended_at
+    from stellwerk.step s
+   where s.tenant_id = p_tenant_id and s.run_id = p_run.run_id and s.step_id = any (p_step_ids) and s.error is not null
+  on conflict do nothing;
   update stellwerk.step s
      set state = case when s.was = 'joining' then 'joining' when s.was in ('waiting', 'failed') and s.type = 'logic.loop' then 'waiting' else 'queued' end,
          runs_in = case when s.type <> 'logic.loop' and s.runs_in = 'wait' then 'sql' else s.runs_in end,

@@ -115,10 +115,11 @@ returns stellwerk.token language plpgsql set search_path = '' as $$
 declare
   v_token stellwerk.token;
 begin
-  select row(p_run.run_id, nextval('stellwerk.step_id_seq'), true, p_run.workflow_id, p_run.version, p_run.trigger_node, n.node_id, p_step.scope_id,
-             0, 0, 0, null, stellwerk.clock(), n.type, n.runs_in, n.alone, false, true, true)::stellwerk.token
-    into v_token from stellwerk.plan_node n
-   where n.tenant_id = p_tenant_id and n.workflow_id = p_run.workflow_id and n.version = p_run.version and n.node_id = p_step.undo;
+  v_token := (
+    select row(p_run.run_id, nextval('stellwerk.step_id_seq'), true, p_run.workflow_id, p_run.version, p_run.trigger_node, n.node_id, p_step.scope_id,
+               0, 0, 0, null, stellwerk.clock(), n.type, n.runs_in, n.alone, false, true, true)::stellwerk.token
+      from stellwerk.plan_node n
+     where n.tenant_id = p_tenant_id and n.workflow_id = p_run.workflow_id and n.version = p_run.version and n.node_id = p_step.undo);
   v_token := (stellwerk.count_visits(p_tenant_id, array[v_token], '{}'))[1];
   perform stellwerk.write_undo(p_tenant_id, v_token, p_step.step_id);
   return v_token;

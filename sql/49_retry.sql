@@ -120,9 +120,11 @@ begin
   v_version := coalesce(version, v_run.version);
   return query
     with recursive ahead (node_id) as (
-      select coalesce(from_node, x.node_id)
-        from (select distinct s.node_id from stellwerk.step s
-               where s.tenant_id = v_tenant_id and s.run_id = v_run.run_id and s.was is not null) x
+      select x.node_id
+        from (select from_node as node_id where from_node is not null
+              union
+              select s.node_id from stellwerk.step s
+               where from_node is null and s.tenant_id = v_tenant_id and s.run_id = v_run.run_id and s.was is not null) x
       union
       select e.target
         from ahead a
@@ -131,7 +133,7 @@ begin
        cross join lateral jsonb_array_elements_text(p.targets) e (target))
     select n.node_id, n.type, n.runs_in, count(s.step_id),
            count(s.step_id) > 0 and (n.runs_in = 'worker' or n.alone or n.type = 'logic.call')
-      from (select distinct a.node_id from ahead a union select from_node where from_node is not null) a
+      from (select distinct h.node_id from ahead h) a
       join stellwerk.plan_node n on n.tenant_id = v_tenant_id and n.workflow_id = v_run.workflow_id and n.version = v_version and n.node_id = a.node_id
       left join stellwerk.step s on s.tenant_id = v_tenant_id and s.run_id = v_run.run_id and s.node_id = n.node_id and s.state = 'completed'
      group by n.node_id, n.type, n.runs_in, n.alone, n.position

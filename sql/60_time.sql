@@ -27,7 +27,7 @@ returns double precision language plpgsql stable set search_path = '' as $$
 begin
   return (select case when min(d.due_at) is not null then greatest(0, extract(epoch from min(d.due_at) - clock_timestamp())) end
             from stellwerk.tenant t
-           cross join lateral (select x.due_at from stellwerk.timer x where x.tenant_id = t.tenant_id order by x.due_at limit 1) d);
+           cross join lateral (select x.due_at from stellwerk.timer x where x.tenant_id = t.tenant_id and x.due_at < stellwerk.never() order by x.due_at limit 1) d);
 end
 $$;
 comment on function stellwerk.seconds_to_next_timer() is 'Seconds until the next timer is due, 0 when one is; null when there is none.';

@@ -34,7 +34,7 @@ comment on column stellwerk.run_overview.created_by is 'Who asked for it.';
 
 create or replace view stellwerk.step_timeline with (security_barrier) as
 select s.run_id, s.step_id, s.node_id, s.type, s.scope_id as scope, s.visit, s.state, s.attempt, s.port,
-       coalesce(s.input, n.config) as input, s.output, s.error, s.queued_at, s.started_at, s.ended_at, s.version, s.reason, s.due_at, s.worker_id
+       coalesce(s.input, n.config) as input, s.output, s.error, s.queued_at, s.started_at, s.ended_at, s.version, s.reason, nullif(s.due_at, stellwerk.never()) as due_at, s.worker_id
   from stellwerk.step s
   join stellwerk.run r on r.tenant_id = s.tenant_id and r.run_id = s.run_id
   left join stellwerk.plan_node n on n.tenant_id = s.tenant_id and n.workflow_id = r.workflow_id and n.version = s.version and n.node_id = s.node_id
