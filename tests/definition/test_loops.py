@@ -431,6 +431,11 @@ def test_an_inner_body_cannot_end_the_outer_iteration() -> None:
     assert told(value) == [("edges[3]", "leaves_loop", "error")]
 
 
+def test_two_loops_cannot_stand_in_each_other() -> None:
+    value = document(loop("l"), loop("m"), log("a"), log("b"), ways="start>m m:each>l m:each>b l:each>a l:each>m")
+    assert told(value) == [("edges[4]", "leaves_loop", "error")]
+
+
 @pytest.mark.parametrize(
     ("ways", "path"),
     [
