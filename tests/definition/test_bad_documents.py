@@ -382,6 +382,10 @@ def test_no_value_makes_the_compiler_raise(value: Any) -> None:
             "record.update",
             "task.user",
             "logic.wait",
+            "logic.loop",
+            "logic.join",
+            "logic.call",
+            "webhook.esign_completed",
             "action.backoffice_status_update",
         ]
     ),

@@ -269,6 +269,39 @@ def test_random_workflows_of_branches_and_loops_are_sound() -> None:
             assert row["upstream"] == ({"start": [other for other in rows if other in reaching]} if into > 1 else {})
 
 
+def test_any_edges_between_loops_are_judged() -> None:
+    """Edges drawn by chance: the compiler never raises, and what it lets through is sound."""
+    sound = 0
+    for seed in range(400):
+        dice = random.Random(seed)
+        nodes = [loop("l", [1]), loop("m", [1]), when("a", "true"), when("b", "true"), log("c"), log("d")]
+        ports = {"l": ("each", "done"), "m": ("each", "done"), "a": ("true", "false"), "b": ("true", "false")}
+        names = [item["id"] for item in nodes]
+        drawn = {f"start>{dice.choice(names)}", "l:each>a", f"m:each>{dice.choice('bd')}"}
+        for _ in range(dice.randint(3, 9)):
+            source = dice.choice(names)
+            drawn.add(f"{source}:{dice.choice(ports.get(source, ('next',)))}>{dice.choice(names)}")
+        value = document(*nodes, ways=" ".join(sorted(drawn)))
+        lost = {item.node for item in compile_workflow(value).problems if item.code == "unreachable"}
+        value["nodes"] = [item for item in value["nodes"] if item["id"] not in lost]
+        value["edges"] = [edge for edge in value["edges"] if not lost & {edge["from"], edge["to"]}]
+        compiled = compile_workflow(value)
+        if not compiled.is_publishable:
+            continue
+        sound += 1
+        rows = {row["node_id"]: row for row in compiled.plan}
+        for name, row in rows.items():
+            targets = {(port, to) for port, ends in row["edges"].items() for to in ends}
+            for port, to in targets:
+                # Into a body goes each; everything else stays in its level.
+                entered = name if (port, row["type"]) == ("each", "logic.loop") else row["loop_node"]
+                assert rows[to]["loop_node"] == entered, seed
+            for other in row["upstream"].get("start", ()):
+                assert rows[other]["loop_node"] == row["loop_node"], seed
+                assert name not in rows[other]["upstream"].get("start", ()), seed
+    assert sound > 100
+
+
 # What may be read
 
 
@@ -363,6 +396,7 @@ def test_going_round_a_loop_again_it_has_an_earlier_output() -> None:
         # No body at all, or only the loop itself.
         ("start>l l:done>a a>b b>z", "nodes[1]", "empty_loop"),
         ("start>l l:each>l l:done>a a>b b>z", "nodes[1]", "empty_loop"),
+        ("start>l l:each>l l:each>z l:done>a a>b", "edges[1]", "leaves_loop"),
         # Out of the body.
         ("start>l l:each>a a>z l:done>b b>z", "edges[2]", "leaves_loop"),
         ("start>l l:each>a l:done>b b>z a>b", "edges[4]", "leaves_loop"),
@@ -395,6 +429,11 @@ def test_an_edge_out_of_two_loops_is_told_once() -> None:
 def test_an_inner_body_cannot_end_the_outer_iteration() -> None:
     value = document(loop("l"), loop("m"), log("a"), ways="start>l l:each>m m:each>a a>l")
     assert told(value) == [("edges[3]", "leaves_loop", "error")]
+
+
+def test_two_loops_cannot_stand_in_each_other() -> None:
+    value = document(loop("l"), loop("m"), log("a"), log("b"), ways="start>m m:each>l m:each>b l:each>a l:each>m")
+    assert told(value) == [("edges[4]", "leaves_loop", "error")]
 
 
 @pytest.mark.parametrize(

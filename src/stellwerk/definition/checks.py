@@ -242,9 +242,13 @@ class Checks:
         entries = frozenset(way for way in graph.written[loop] if way.port == "each")
         outside = graph.reachable(graph.triggers, without=entries)
         for way in graph.ways:
-            if way.place in told or way.target not in body or way.target not in outside:
+            into_itself = way in entries and way.target == loop and body
+            if way.place in told or not (into_itself or (way.target in body and way.target in outside)):
                 continue
-            if way in entries:
+            if into_itself:
+                message = f"The edge from {loop} by each leads to {loop} itself."
+                hint = "Remove it: an iteration without work ends at once."
+            elif way in entries:
                 message = f"{way.target} stands in the body of the loop {loop}, but can be reached from outside it too."
                 hint = f"Only the port each of {loop} may lead into its body; what comes after follows the port done."
             elif way.source in body and way.source not in outside:

@@ -75,7 +75,9 @@ class Graph:
         return frozenset(
             way
             for way in self.ways
-            if self.around.get(way.source) == way.target and self.dominates(way.target, way.source)
+            if self.around.get(way.source) == way.target
+            and not (way.port == "each" and way.source in self.loops)  # leads into a body, not out of one
+            and self.dominates(way.target, way.source)
         )
 
     def reachable(self, starts: Iterable[str], without: frozenset[Way] = frozenset()) -> set[str]:
