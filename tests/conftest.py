@@ -150,6 +150,25 @@ def wait_until() -> Callable[..., None]:
 
 
 @pytest.fixture
+def stellwerk(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process; answers exit status, standard output and standard error."""
+
+    from stellwerk.cli import execute
+
+    def run(*arguments: str, dsn: str | None = None) -> tuple[int, str, str]:
+        if dsn is not None:
+            monkeypatch.setenv("DATABASE_URL", dsn)
+        capfd.readouterr()
+        status = execute(list(arguments))
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
 def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A STELLWERK_HOME for an embedded server that is stopped after the test."""
     import shutil

@@ -14,27 +14,12 @@ import pytest
 import typer.main
 
 from stellwerk import __version__, json_text
-from stellwerk.cli import app, execute
+from stellwerk.cli import app
 from stellwerk.errors import InvalidPayload, LimitExceeded, UsageError
 from stellwerk.settings import Settings
 
 PAGE = Path(__file__).parent.parent / "docs/command-line.md"
 BEGIN, END = "<!-- commands: begin -->", "<!-- commands: end -->"
-
-
-@pytest.fixture
-def stellwerk(monkeypatch, capfd):
-    """Run a command in this process; answers exit status, standard output and standard error."""
-
-    def run(*arguments: str, dsn: str | None = None) -> tuple[int, str, str]:
-        if dsn is not None:
-            monkeypatch.setenv("DATABASE_URL", dsn)
-        capfd.readouterr()
-        status = execute(list(arguments))
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return run
 
 
 # -- wrong use and bad luck -------------------------------------------------------------------------------------------
@@ -160,7 +145,9 @@ def test_unknown_things_end_with_one(stellwerk, dsn):
     for arguments in (
         ["run", "show", "99"],
         ["run", "why", "99"],
-        ["run", "cancel", "99"],
+        *(["run", verb, "99"] for verb in ("cancel", "pause", "resume", "retry", "edit")),
+        ["run", "retry", "99", "--dry-run"],
+        ["run", "skip", "99", "1"],
         ["run", "start", "nothing"],
         ["workflow", "show", "nothing"],
         ["workflow", "export", "nothing"],
@@ -391,7 +378,7 @@ def test_the_page_of_commands_tells_the_truth():
     current = re.search(f"{BEGIN}\n\n(.*)\n\n{END}", text, re.DOTALL)
     assert current is not None
     if os.environ.get("UPDATE_DOCS"):
-        PAGE.write_text(text.replace(current[1], reference()))
+        PAGE.write_text(text[: current.start(1)] + reference() + text[current.end(1) :])
         return
     assert current[1] == reference(), "run the test again with UPDATE_DOCS=1"
 

@@ -40,9 +40,51 @@ class Engine:
             )
         )
 
-    def cancel_run(self, run_id: int, reason: str | None = None) -> None:
-        """End a run and everything that it was waiting for."""
-        self.value("select stellwerk.cancel_run(%s::bigint, %s::text)", [run_id, reason])
+    def cancel_run(self, run_id: int, reason: str | None = None, *, compensate: bool = False) -> None:
+        """End a run and everything that it was waiting for; with compensate, undo what it has done first."""
+        self.value("select stellwerk.cancel_run(%s::bigint, %s::text, %s::boolean)", [run_id, reason, compensate])
+
+    def pause_run(self, run_id: int) -> None:
+        """Stop a run, and the runs that it called, where they stand."""
+        self.value("select stellwerk.pause_run(%s::bigint)", [run_id])
+
+    def resume_run(self, run_id: int) -> None:
+        """Let a paused run go on."""
+        self.value("select stellwerk.resume_run(%s::bigint)", [run_id])
+
+    def retry_run(self, run_id: int, from_node: str | None = None, version: int | None = None) -> int:
+        """Send a failed or cancelled run on again, from where it ended or from an earlier node; the same number."""
+        return int(
+            self.value("select stellwerk.retry_run(%s::bigint, %s::text, %s::int)", [run_id, from_node, version])
+        )
+
+    def retry_plan(self, run_id: int, from_node: str | None = None, version: int | None = None) -> list[Row]:
+        """What retry_run would walk through: node_id, type, runs_in, times_done, repeats. Changes nothing."""
+        query = "select * from stellwerk.retry_plan(%s::bigint, %s::text, %s::int)"
+        return self.rows(query, [run_id, from_node, version])
+
+    def skip_step(self, run_id: int, step_id: int, output: Any = None, port: str = "next") -> None:
+        """End a waiting or queued step as skipped, with an output, by a port."""
+        self.value(
+            "select stellwerk.skip_step(%s::bigint, %s::bigint, %s::jsonb, %s::text)",
+            [run_id, step_id, None if output is None else _json(output), port],
+        )
+
+    def edit_run(self, run_id: int, payload: Any = None, variables: Any = None) -> None:
+        """Replace the payload of a failed, cancelled or paused run, or set some of its vars."""
+        self.value(
+            "select stellwerk.edit_run(%s::bigint, %s::jsonb, %s::jsonb)",
+            [run_id, *(None if value is None else _json(value) for value in (payload, variables))],
+        )
+
+    def signal(self, event: str, correlation: str, payload: Any = None, dedupe_key: str | None = None) -> int:
+        """Tell waiting steps that an event has happened; how many were woken. One that wakes none is kept."""
+        return int(
+            self.value(
+                "select stellwerk.signal(%s::text, %s::text, %s::jsonb, %s::text)",
+                [event, correlation, _json({} if payload is None else payload), dedupe_key],
+            )
+        )
 
     def why(self, run_id: int) -> str:
         """One sentence: what a run is waiting for, or how it ended."""

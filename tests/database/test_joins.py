@@ -46,7 +46,7 @@ def test_all_does_not_wait_for_a_branch_that_ended_elsewhere(db, run_all, begun)
     worker.end(taken["a"], taken["b"])
     worker.end(taken["c"], error=PERMANENT)
     run_all(db)
-    assert states(db, run_id) == {n: "completed" for n in ("start", "a", "b", "j", "e", "x")} | {"c": "failed"}
+    assert states(db, run_id) == dict.fromkeys(("start", "a", "b", "j", "e", "x"), "completed") | {"c": "failed"}
     assert sorted(next(s for s in steps(db, run_id) if s["node_id"] == "e")["output"]) == ["a", "b"]
 
 

@@ -77,7 +77,7 @@ def test_timers_of_a_paused_run_keep_the_time_they_still_had(db, run_all, begun)
     [due, remaining] = db.execute(
         "select due_at = stellwerk.never(), remaining between interval '9 min' and interval '10 min' from stellwerk.timer"
     ).fetchone()
-    assert due and remaining
+    assert (due, remaining) == (True, True)
     # As if an hour went by: what is frozen is not due.
     db.execute("select stellwerk.tick()")
     run_all(db)

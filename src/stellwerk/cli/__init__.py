@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from stellwerk import __version__
-from stellwerk.cli import db, doctor, processes, run, watch, workflow
+from stellwerk.cli import db, doctor, processes, run, steering, watch, workflow
 from stellwerk.cli.output import complain
 from stellwerk.errors import StellwerkError, UsageError, from_database
 
@@ -30,6 +30,7 @@ app.add_typer(run.app, name="run")
 processes.register(app)
 watch.register(app)
 doctor.register(app)
+steering.register(app, run.app)
 
 
 @app.callback(invoke_without_command=True)

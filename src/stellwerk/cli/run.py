@@ -1,4 +1,4 @@
-"""`stellwerk run …`: start runs, look at them, end them."""
+"""`stellwerk run …`: start runs and look at them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def start(
     as_json: bool = JSON,
 ) -> None:
     """Start a run by hand."""
-    text = _payload(payload)
+    text = read_json(payload)
     with engine() as stellwerk:
         number = stellwerk.start_run(slug, text, idempotency_key=key)
         if not wait:
@@ -85,18 +85,8 @@ def why(run: int = RUN, as_json: bool = JSON) -> None:
     say(to_json({"run_id": run, "why": sentence}) if as_json else sentence)
 
 
-@app.command()
-def cancel(
-    run: int = RUN,
-    reason: str | None = typer.Option(None, "--reason", help="Why; kept with the run."),
-) -> None:
-    """End a run and everything that it was waiting for."""
-    with engine() as stellwerk:
-        stellwerk.cancel_run(run, reason)
-        say(f"Run {run} is {_overview(stellwerk, run)['state']}.")
-
-
-def _payload(text: str) -> json_text.JsonText:
+def read_json(text: str) -> json_text.JsonText:
+    """JSON from the command line, from @FILE or, for @-, from standard input."""
     if not text.startswith("@"):
         return json_text.checked(text.encode("utf-8", "surrogateescape"))
     if text == "@-":
@@ -134,7 +124,8 @@ def _wait(stellwerk: Engine, run: int, timeout: float) -> str:
             pause = min(pause * 1.5, 0.5)
 
 
-def _overview(stellwerk: Engine, run: int) -> dict[str, Any]:
+def overview_of(stellwerk: Engine, run: int) -> dict[str, Any]:
+    """The run's row of run_overview."""
     rows = stellwerk.rows("select * from stellwerk.run_overview where run_id = %s", [run])
     if not rows:
         raise UnknownThing(f"there is no run {run}", hint="`stellwerk run list` shows the newest runs.")
@@ -142,7 +133,7 @@ def _overview(stellwerk: Engine, run: int) -> dict[str, Any]:
 
 
 def _show(stellwerk: Engine, run: int, as_json: bool) -> None:
-    overview = _overview(stellwerk, run)
+    overview = overview_of(stellwerk, run)
     steps = stellwerk.rows("select * from stellwerk.step_timeline where run_id = %s order by queued_at, step_id", [run])
     if as_json:
         say(to_json({**overview, "steps": steps}))
