@@ -19,9 +19,6 @@ Connection = psycopg.Connection[Any]
 Key = tuple[str, tuple[tuple[str, int, int], ...], int]
 
 
-TIED = "tied"
-
-
 class Fate(NamedTuple):
     """What became of one step."""
 
@@ -55,8 +52,9 @@ class EngineSide:
         self.db.close()
 
     def play(self, scenarios: list[tuple[dict[str, Any], int]]) -> list[Outcome]:
-        """Every document as a run of its own, to the end."""
-        runs = {self.begin(document): order for document, order in scenarios}
+        """Every document as a run of its own, to the end; all of them side by side."""
+        with self.db.transaction():
+            runs = {self.begin(document): order for document, order in scenarios}
         self.pump()
         for _ in range(3000):
             chosen = self.choose(runs)
@@ -66,7 +64,7 @@ class EngineSide:
             self.pump()
         else:
             raise AssertionError("the worker's part does not come to an end")
-        return [self.outcome(run_id) for run_id in runs]
+        return self.outcomes(list(runs))
 
     def begin(self, document: dict[str, Any]) -> int:
         compiled = compile_workflow({**document, "slug": f"model-{next(self.numbers)}"})
@@ -89,18 +87,16 @@ class EngineSide:
         """The next worker step of each run, in the run's order."""
         rows = self.db.execute(
             "select run_id, step_id, node_id, scope_id, visit from stellwerk.step "
-            "where run_id = any(%s) and state = 'queued' and runs_in = 'worker'",
+            "where tenant_id = 1 and run_id = any(%s) and state = 'queued' and runs_in = 'worker'",
             (list(runs),),
         ).fetchall()
+        paths = self.paths(sorted({row[0] for row in rows if row[3]}))
         chosen: dict[int, tuple[Any, int]] = {}
-        paths: dict[int, dict[int, Any]] = {}
         for run_id, step_id, node, scope, visit in rows:
-            if run_id not in paths:
-                paths[run_id] = self.paths(run_id)
-            place = (turn(runs[run_id], (node, paths[run_id][scope], visit)), step_id)
+            place = (turn(runs[run_id], (node, paths[scope], visit)), step_id)
             if run_id not in chosen or place < chosen[run_id]:
                 chosen[run_id] = place
-        return [(run_id, step_id) for run_id, (_, step_id) in chosen.items()]
+        return [(run_id, step_id) for run_id, (_, step_id) in sorted(chosen.items())]
 
     def work(self, refs: list[tuple[int, int]]) -> None:
         """One attempt of each, as the node's script says."""
@@ -118,33 +114,42 @@ class EngineSide:
                 "select stellwerk.complete_steps(%s, 1, %s)", (self.worker.worker_id, Jsonb(completions))
             )
 
-    def paths(self, run_id: int) -> dict[int, Any]:
+    def paths(self, run_ids: list[int]) -> dict[int, Any]:
         """(loop node, its visit, number of the item) from the outermost inwards, by scope."""
-        rows = self.db.execute(
-            "select c.scope_id, c.parent_scope_id, s.node_id, s.visit, c.position from stellwerk.scope c "
-            "join stellwerk.step s on s.tenant_id = c.tenant_id and s.run_id = c.run_id and s.step_id = c.loop_step_id "
-            "where c.tenant_id = 1 and c.run_id = %s order by c.scope_id",
-            (run_id,),
-        ).fetchall()
         found: dict[int, Any] = {0: ()}
-        for scope_id, parent, node, visit, position in rows:
-            found[scope_id] = (*found[parent], (node, visit, position))
+        if run_ids:
+            rows = self.db.execute(
+                "select c.scope_id, c.parent_scope_id, s.node_id, s.visit, c.position from stellwerk.scope c "
+                "join stellwerk.step s on s.tenant_id = c.tenant_id and s.run_id = c.run_id and s.step_id = c.loop_step_id "
+                "where c.tenant_id = 1 and c.run_id = any(%s) order by c.scope_id",
+                (run_ids,),
+            ).fetchall()
+            for scope_id, parent, node, visit, position in rows:
+                found[scope_id] = (*found[parent], (node, visit, position))
         return found
 
-    def outcome(self, run_id: int) -> Outcome:
-        paths = self.paths(run_id)
-        rows = self.db.execute(
-            "select node_id, scope_id, visit, state, port, output, error, failures "
-            "from stellwerk.step where tenant_id = 1 and run_id = %s",
-            (run_id,),
-        ).fetchall()
-        run = self.db.execute(
-            "select state, output, error from stellwerk.run where tenant_id = 1 and run_id = %s", (run_id,)
-        ).fetchone()
-        assert run is not None
-        steps = {(node, paths[scope], visit): Fate(*map(essential, fate)) for node, scope, visit, *fate in rows}
+    def outcomes(self, run_ids: list[int]) -> list[Outcome]:
+        paths = self.paths(run_ids)
+        steps: dict[int, dict[Key, Fate]] = {run_id: {} for run_id in run_ids}
+        for run_id, node, scope, visit, *fate in self.db.execute(
+            "select run_id, node_id, scope_id, visit, state, port, output, error, failures "
+            "from stellwerk.step where tenant_id = 1 and run_id = any(%s)",
+            (run_ids,),
+        ).fetchall():
+            key = (node, paths[scope], visit)
+            assert key not in steps[run_id], f"run {run_id} has two steps {key}"
+            steps[run_id][key] = Fate(*map(essential, fate))
+        runs = {
+            run_id: rest
+            for run_id, *rest in self.db.execute(
+                "select run_id, state, output, error from stellwerk.run where tenant_id = 1 and run_id = any(%s)", (run_ids,)
+            ).fetchall()
+        }
         trigger = ("start", (), 1)  # its output is the run's payload, and is stored there only
-        return Outcome(*map(essential, run), {**steps, trigger: steps[trigger]._replace(output=PAYLOAD)})
+        for found in steps.values():
+            if trigger in found:
+                found[trigger] = found[trigger]._replace(output=PAYLOAD)
+        return [Outcome(*map(essential, runs[run_id]), steps[run_id]) for run_id in run_ids]
 
 
 def essential(value: Any) -> Any:
@@ -162,7 +167,7 @@ def opinion(reference: Interpreter) -> Outcome:
     """What became of the reference's run, in the same words."""
     return Outcome(
         reference.state,
-        TIED if reference.outermost.tied and reference.state == "completed" else essential(reference.output),
+        essential(reference.output),
         essential(reference.error),
         {
             step.key: Fate(step.state, step.port, essential(step.output), essential(step.error), step.failures)

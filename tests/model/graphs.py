@@ -40,7 +40,7 @@ class Builder:
         self.edges: list[dict[str, Any]] = []
         self.loops = 0
         """How many loops are open around the place where it builds."""
-        self.left = 14
+        self.left = 20
         """How many more parts there may be."""
 
     # Small pieces
@@ -93,7 +93,7 @@ class Builder:
     # Parts: each follows open ends and answers those that it leaves; `known` are the nodes that ran before
 
     def series(self, ends: list[End], known: list[str], depth: int) -> list[End]:
-        for _ in range(self.draw(st.integers(1, 3))):
+        for _ in range(self.draw(st.integers(1, 4))):
             if ends and self.left > 0:
                 self.left -= 1
                 ends = self.part(ends, known, depth)
@@ -242,7 +242,7 @@ def built(draw: st.DrawFn) -> dict[str, Any]:
     start = builder.node("start", "trigger.manual")
     known: list[str] = []
     ends: list[End] = [(start, "next")]
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(1, 4))):
         ends = builder.series(ends, known, 0)
     return builder.document()
 
