@@ -70,7 +70,7 @@ begin
         perform stellwerk.write_variables(p_tenant_id, v_moves);
       end if;
       if v_facts.goes_on then
-        v_next := v_next || stellwerk.follow_edges(p_tenant_id, v_moves, v_resting);
+        v_next := v_next || stellwerk.follow_edges(p_tenant_id, v_moves, v_resting || v_wave || v_later);
       end if;
       if v_facts.loops then
         v_next := v_next || stellwerk.first_iterations(p_tenant_id, v_moves, v_resting);

@@ -1,25 +1,30 @@
 """A second opinion: what a workflow document means, in plain Python and without a database.
 
-It was written from the design pages and not from the engine's SQL. Where those pages leave something open, this is
-the reading that was chosen; the engine has to agree with it:
+It was written from the design pages and not from the engine's SQL. Where those pages leave something open, mostly the
+order in which things happen at once, this is the reading that was chosen; the engine has to agree with it:
 
-1.  *Waves.* All SQL tokens of a run that are ready move at once, in the order in which their steps came to be; then it
-    is decided which meetings are complete and which iterations have ended; then the next wave begins. A worker's
-    result is one event, and is followed by waves until nothing moves.
-2.  The tokens of a wave are carried out one after the other, each seeing the variables that those before it have set.
-    Then follows what they bring about: first the endings, then the tokens that go out. So if one of them ends the run
-    (or its iteration), the others of that wave have been carried out all the same, but nothing follows them.
-3.  A token that arrives at a node where ways meet takes its place there, or joins the step that waits there already. A
+1.  *Turns.* All SQL tokens of a run that are ready move at once; each sees what was there when the turn began. Of several
+    logic.set only the one that set out first moves, the others do in the turns that follow. A worker's result is a turn
+    of its own, and is followed by turns until nothing moves.
+2.  What a turn brought about is taken in the order in which the steps came to be, after the loops that came to their end
+    with the turn before. So of several tokens that end at once, the last in that order counts as the last.
+3.  Then, in this order: tokens go out; the run ends, if a step of the outermost scope has failed for good or logic.stop
+    was reached (the first of several counts); meetings are decided; iterations end, in the order in which they came to be.
+    What has gone out when the run ends is cancelled with it.
+4.  A token that arrives at a node where ways meet takes its place there, or joins the step that waits there already. A
     token that comes by a way back to a node which is not waiting begins a new visit.
-4.  A join `any` or `count` looks at what has arrived at the end of a wave; then it takes away what lives upstream of it
+5.  A join `any` or `count` goes on as soon as tokens of so many nodes have arrived; it takes away what lives upstream of it
     in its scope, with all iterations that hang below.
-5.  An iteration ends when its scope has no live token; `collect` is computed in its scope at that moment. What the
-    `each` port leads to begins anew per item, in the order of the items, at the moment at which a place becomes free.
-6.  A step that fails for good within an iteration, and neither continues nor routes, fails the iteration: its other
-    tokens are cancelled. With `on_item_error` fail, the loop step itself fails with that error, and its own `on_error`
-    decides (`continue` leaves by `done`). With skip and collect the others go on; see `finish_loop` for the output.
-7.  `steps.x.output` is that of the last visit of x that has ended, in the nearest scope outwards that has one.
-8.  One visit more than `max_visits` makes a step that fails at once with the class `max_visits`.
+6.  An iteration ends when its scope has no live token; its output is that of the token that ended last, or `collect`,
+    computed in its scope at that moment. Then the next item begins. A loop that is done moves on with the next turn.
+7.  A step that fails for good within an iteration, and neither continues nor routes, fails the iteration: its other
+    tokens are cancelled. With `on_item_error` fail the other iterations are as well, and the loop step fails with the class
+    `item_failed`; its own `on_error` decides (`continue` leaves by `done`). `skip` leaves the item out, `collect` puts null
+    in its place and the error into `errors`; `count` is the number of all items.
+8.  `steps.x.output` is that of the last visit of x that has ended (not: was cancelled), in the nearest scope outwards that
+    has one.
+9.  One visit more than `max_visits` makes a step that fails with the class `max_visits` instead of being carried out.
+10. logic.stop's result is the run's output, also when it has none.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ from model.expressions import ExpressionError, dig, evaluate, render
 from model.worker_script import play
 from model.ways import Ways
 
-LIVE = ("queued", "running", "waiting", "joining")
+LIVE = ("queued", "waiting", "joining")
 MAX_STEPS = 400
 
 Path = tuple[tuple[str, int, int], ...]
@@ -51,10 +56,6 @@ class Scope:
     vars: dict[str, Any] = field(default_factory=dict)
     state: str = "running"
     output: Any = None
-    """The output of the step whose token came to an end last."""
-    last_wave: int = 0
-    tied: bool = False
-    """Whether that output would be another one, had the tokens of the last wave moved in another order."""
     error: dict[str, Any] | None = None
 
     @property
@@ -70,12 +71,12 @@ class Step:
     scope: Scope
     visit: int
     number: int
+    """Steps are numbered in the order in which they come to be."""
     state: str = "queued"
     port: str | None = None
     output: Any = None
     error: dict[str, Any] | None = None
     failures: int = 0
-    attempt: int = 0
     arrived: list[str] = field(default_factory=list)
     iterations: list[Scope] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +88,17 @@ class Step:
     @property
     def key(self) -> tuple[str, Path, int]:
         return (self.node, self.scope.path, self.visit)
+
+
+@dataclass
+class Move:
+    """What has become of a step: it left by a port with an output, it failed, or (a loop) it waits for its iterations."""
+
+    step: Step
+    port: str | None = "next"
+    output: Any = None
+    error: dict[str, Any] | None = None
+    waits: bool = False
 
 
 class Interpreter:
@@ -101,10 +113,15 @@ class Interpreter:
         self.output: Any = None
         self.error: dict[str, Any] | None = None
         self.steps: list[Step] = []
-        self.wave = 1
         self.outermost = Scope()
+        self.scopes: list[Scope] = []
+        """The iterations, in the order in which they came to be."""
+        self.ready: list[Step] = []
+        """The tokens that move with the next turn."""
+        self.gone_out: list[Step] = []
+        """Tokens of iterations that begin: they take their places in the turn that comes."""
         self.arrive(trigger, self.outermost)
-        self.settle()
+        self.turns([])
 
     # What drives it
 
@@ -114,142 +131,159 @@ class Interpreter:
 
     def work(self, step: Step) -> None:
         """One attempt of a worker, as the node's script says."""
-        step.attempt += 1
         try:
             settings = render(self.nodes[step.node].get("config", {}), lambda path: self.look_up(path, step.scope))
         except ExpressionError as error:
-            self.attempt_failed(step, failure(error.code, retryable=False))
+            self.turns([Move(step, error=failure(error.code))])
         else:
             result = play(settings["script"], step.failures)
-            if "error" in result:
-                self.attempt_failed(step, result["error"])
-            else:
-                self.ends(step, result["output"])
-        if step.state != "queued":
-            self.follow([step])
-        self.settle()
-
-    def settle(self) -> None:
-        """Waves until nothing moves."""
-        self.look_around()
-        self.wave += 1
-        while wave := [step for step in self.steps if step.state == "queued" and not self.runs_in_worker(step)]:
-            for step in wave:
-                self.carry_out(step)
-            self.follow(wave)
-            self.look_around()
-            self.wave += 1
+            self.turns([Move(step, output=result.get("output"), error=result.get("error"))])
 
     def runs_in_worker(self, step: Step) -> bool:
-        return bool(self.nodes[step.node]["type"] == "action.fonio_call")
+        return self.nodes[step.node]["type"] == "action.fonio_call" and not self.too_often(step)
 
-    # Coming together
+    def too_often(self, step: Step) -> bool:
+        return bool(step.visit > self.nodes[step.node].get("max_visits", 1000))
 
-    def look_around(self) -> None:
-        """What has come together and what has come to its end, until neither is found."""
-        while self.state == "running" and (self.decide_a_meeting() or self.end_an_iteration()):
-            pass
+    def turns(self, moves: list[Move]) -> None:
+        """What follows from some moves, until nothing moves any more."""
+        self.take_places()
+        while moves or self.ready or self.gone_out:
+            if not (moves and moves[0].step.state == "queued" and self.runs_in_worker(moves[0].step)):
+                moves = moves + self.carry_out_ready()
+            for move in moves:
+                self.write(move)
+            for move in moves:
+                self.send(move)
+            for move in moves:
+                if move.waits:
+                    for _ in range(move.step.settings.get("parallel", 1)):
+                        self.begin_iteration(move.step)
+            self.take_places()
+            self.end_run(moves)
+            while self.state == "running" and self.decide_meetings():
+                pass
+            moves = self.end_iterations(moves) if self.state == "running" else []
         if self.state == "running" and not any(step.live for step in self.steps):
             self.output = self.outermost.output
             self.end("completed")
 
-    def decide_a_meeting(self) -> bool:
-        for step in self.steps:
-            if step.state != "joining":
-                continue
-            config = self.nodes[step.node].get("config", {})
-            is_join = self.nodes[step.node]["type"] == "logic.join"
-            mode = config.get("mode", "all") if is_join else "all"
-            above = [
-                other
-                for other in self.steps
-                if other.live and other.scope is step.scope and other.node in self.ways.upstream[step.node]
-            ]
-            wanted = {"all": None, "any": 1, "count": config.get("count")}[mode]
-            if wanted is not None and len(step.arrived) >= wanted:
-                for other in above:
-                    self.cancel(other)
+    def carry_out_ready(self) -> list[Move]:
+        """The ready tokens move, at most one logic.set among them."""
+        ready = sorted((step for step in self.ready if step.state == "queued"), key=lambda step: step.number)
+        setting = [step for step in ready if self.nodes[step.node]["type"] == "logic.set"]
+        self.ready = setting[1:]
+        return [self.carry_out(step) for step in ready if step not in self.ready]
+
+    def take_places(self) -> None:
+        """Tokens that have gone out come to stand on their nodes."""
+        for step in self.gone_out:
+            if step.node in self.ways.joins:
+                step.state = "joining"
+            elif not self.runs_in_worker(step):
+                self.ready.append(step)
+        self.gone_out = []
+
+    # Coming together
+
+    def decide_meetings(self) -> bool:
+        """Which of the waiting tokens may go on; whether another look is worth while."""
+        waiting = [step for step in self.steps if step.state == "joining"]
+        early = [step for step in waiting if 0 < self.wanted(step) <= len(set(step.arrived))]
+        going = [step for step in waiting if step in early or not self.upstream(step)]
+        for step in going:
+            if step.state == "joining":
+                if self.wanted(step):
+                    for other in self.upstream(step):
+                        self.cancel(other)
                 step.state = "queued"
-                return True
-            if not above:
-                if wanted is None:
-                    step.state = "queued"
-                else:
-                    self.fail(step, failure("join_unsatisfied"))
-                    self.follow([step])
-                return True
-        return False
+                if not self.runs_in_worker(step):
+                    self.ready.append(step)
+        return bool(early)
+
+    def wanted(self, step: Step) -> int:
+        """How many have to arrive; 0 for all that can."""
+        node = self.nodes[step.node]
+        config = node.get("config", {}) if node["type"] == "logic.join" else {}
+        return {"all": 0, "any": 1, "count": config.get("count", 0)}[config.get("mode", "all")]
+
+    def upstream(self, step: Step) -> list[Step]:
+        """The live tokens of its scope that can still reach it going forward."""
+        nodes = self.ways.upstream[step.node]
+        return [other for other in self.steps if other.live and other.scope is step.scope and other.node in nodes]
 
     # Loops
 
-    def end_an_iteration(self) -> bool:
-        for loop in self.steps:
-            if loop.state != "waiting":
-                continue
-            for scope in loop.iterations:
-                if scope.state == "running" and not any(step.live and step.scope is scope for step in self.steps):
-                    self.end_iteration(scope, None)
-                    return True
-        return False
-
-    def begin_iterations(self, loop: Step) -> None:
-        """As many as there is room for."""
-        while loop.state == "waiting":
-            running = sum(scope.state == "running" for scope in loop.iterations)
-            if running >= loop.settings.get("parallel", 1) or len(loop.iterations) == len(loop.settings["items"]):
-                break
-            index = len(loop.iterations)
-            scope = Scope(loop.scope, loop, index, loop.settings["items"][index])
+    def begin_iteration(self, loop: Step) -> None:
+        """The next item, if there is one left."""
+        index = len(loop.iterations)
+        if index < len(loop.settings["items"]):
+            scope = next(s for s in self.scopes if s.loop is loop and s.index == index)
             loop.iterations.append(scope)
             for way in self.ways.leaving(loop.node, "each"):
                 if way.target != loop.node:
                     self.arrive(way.target, scope, loop.node)
 
-    def end_iteration(self, scope: Scope, error: dict[str, Any] | None) -> None:
-        """An iteration has come to its end, or has failed; so has the run, if it is the outermost scope."""
-        loop = scope.loop
-        if loop is None:
-            self.error = error
-            self.end("failed")
-            return
-        if error is None and "collect" in self.nodes[loop.node].get("config", {}):
-            try:
-                collect = self.nodes[loop.node]["config"]["collect"]
-                scope.output = render(collect, lambda path: self.look_up(path, scope))
-            except ExpressionError as raised:
-                error = failure(raised.code, retryable=False, node=loop.node)
-        if error is not None:
-            self.cancel_within(scope)
-            scope.state, scope.error = "failed", error
-            if loop.settings.get("on_item_error", "fail") == "fail":
+    def end_iterations(self, moves: list[Move]) -> list[Move]:
+        """The iterations in which a token has just ended, where it was the last or failed; what becomes of their loops."""
+        brought: list[Move] = []
+        for scope in self.scopes:
+            ended = [move for move in moves if move.step.scope is scope and self.has_ended(move)]
+            errors = [move.error for move in ended if move.step.state == "failed" and move.port is None]
+            loop = scope.loop
+            if not ended or scope.state != "running" or loop is None:
+                continue
+            if errors:
+                self.cancel_within(scope)
+                scope.state, scope.error = "failed", errors[-1]
+            elif any(step.live and step.scope is scope for step in self.steps):
+                continue
+            else:
+                self.complete_iteration(scope, loop, ended[-1].output)
+            if scope.error and loop.settings.get("on_item_error", "fail") == "fail":
                 for other in loop.iterations:
-                    self.cancel_within(other)
-                self.fail(loop, error)
-                self.follow([loop])
-                return
-        else:
-            scope.state = "completed"
-        self.begin_iterations(loop)
-        self.finish_loop(loop)
+                    if other.state == "running":
+                        self.cancel_within(other)
+                brought.append(Move(loop, error=failure("item_failed")))
+            elif all(other.state in ("completed", "failed") for other in self.iterations_of(loop)):
+                brought.append(Move(loop, "done", self.loop_output(loop)))
+            else:
+                self.begin_iteration(loop)
+        return [move for move in brought if move.step.live]
 
-    def finish_loop(self, loop: Step) -> None:
-        """When all items are done: the outputs of the iterations that succeeded, in the items' order; how many those
-        are; and, with collect, the errors of the others."""
-        if loop.state != "waiting" or len(loop.iterations) < len(loop.settings["items"]):
-            return
-        if any(scope.state == "running" for scope in loop.iterations):
-            return
+    def iterations_of(self, loop: Step) -> list[Scope]:
+        return [scope for scope in self.scopes if scope.loop is loop]
+
+    def has_ended(self, move: Move) -> bool:
+        """Whether the token came to an end here: no way leads on, or only back to the loop around it."""
+        if move.step.state not in ("completed", "failed"):
+            return False
+        around = move.step.scope.loop
+        ways = self.ways.leaving(move.step.node, move.port) if move.port else []
+        return all(around is not None and way.target == around.node for way in ways)
+
+    def complete_iteration(self, scope: Scope, loop: Step, output: Any) -> None:
+        scope.state, scope.output = "completed", output
+        config = self.nodes[loop.node].get("config", {})
+        if "collect" in config:
+            try:
+                scope.output = render(config["collect"], lambda path: self.look_up(path, scope))
+            except ExpressionError as raised:
+                scope.state, scope.error, scope.output = "failed", failure(raised.code, node=loop.node), None
+
+    def loop_output(self, loop: Step) -> dict[str, Any]:
+        scopes = self.iterations_of(loop)
         kept = loop.settings.get("on_item_error", "fail") == "collect"
-        good = [scope.output for scope in loop.iterations if scope.state == "completed"]
-        errors = [{"index": s.index, "error": s.error} for s in loop.iterations if s.state == "failed" and kept]
-        self.ends(loop, {"items": good, "count": len(good), "errors": errors}, "done")
-        self.follow([loop])
+        items = [scope.output for scope in scopes if scope.state == "completed" or kept]
+        errors = [{"index": s.index, "error": s.error} for s in scopes if s.state == "failed" and kept]
+        return {"items": items, "count": len(scopes), "errors": errors}
 
     # Nodes
 
-    def carry_out(self, step: Step) -> None:
-        """What the node does; what follows from it is decided when the whole wave has been carried out."""
-        step.attempt += 1
+    def carry_out(self, step: Step) -> Move:
+        """What the node does; nothing of it is to be seen until the whole turn has been carried out."""
+        if self.too_often(step):
+            return Move(step, error=failure("max_visits"))
         node = self.nodes[step.node]
         kind, config = node["type"], node.get("config", {})
 
@@ -258,92 +292,83 @@ class Interpreter:
 
         try:
             if kind.startswith("trigger."):
-                self.ends(step, self.payload)
-            elif kind == "logic.if":
+                return Move(step, output=self.payload)
+            if kind == "logic.if":
                 result = evaluate(config["condition"], names) is True
-                self.ends(step, {"result": result}, "true" if result else "false")
-            elif kind == "logic.switch":
+                return Move(step, "true" if result else "false", {"result": result})
+            if kind == "logic.switch":
                 ports = [f"case:{c['port']}" for c in config["cases"] if evaluate(c["when"], names) is True]
                 port = [*ports, "default"][0]
-                self.ends(step, {"port": port}, port)
-            elif kind == "logic.set":
-                values = render(config["values"], names)
-                for name, value in values.items():
-                    self.variables(name, step.scope)[name] = value
-                self.ends(step, values)
-            elif kind == "logic.transform":
-                self.ends(step, render(config["output"], names))
-            elif kind == "logic.join":
-                self.ends(step, {"arrived": list(step.arrived)})
-            elif kind == "logic.stop":
+                return Move(step, port, {"port": port})
+            if kind == "logic.set":
+                return Move(step, output=render(config["values"], names))
+            if kind == "logic.transform":
+                return Move(step, output=render(config["output"], names))
+            if kind == "logic.join":
+                arrived = sorted(set(step.arrived))
+                return Move(step, output={"arrived": arrived}, error=self.unsatisfied(step, arrived))
+            if kind == "logic.stop":
                 step.settings = render(config, names)
-                self.ends(step, step.settings.get("result"), None)
-            else:
-                assert kind == "logic.loop", f"the reference does not know {kind}"
-                step.settings = {**config, "items": render(config["items"], names)}
-                if isinstance(step.settings["items"], list):
-                    step.state = "waiting"
-                else:
-                    self.attempt_failed(step, failure("no_list"))
+                return Move(step, None, step.settings.get("result"))
+            assert kind == "logic.loop", f"the reference does not know {kind}"
+            step.settings = {**config, "items": render(config["items"], names)}
+            return self.begin_loop(step, step.settings["items"])
         except ExpressionError as error:
-            self.attempt_failed(step, failure(error.code))
+            return Move(step, error=failure(error.code))
 
-    def ends(self, step: Step, output: Any, port: str | None = "next") -> None:
-        step.state, step.output, step.error, step.port = "completed", output, None, port
+    def unsatisfied(self, step: Step, arrived: list[str]) -> dict[str, Any] | None:
+        return failure("join_unsatisfied") if len(arrived) < self.wanted(step) else None
 
-    def attempt_failed(self, step: Step, error: dict[str, Any]) -> None:
-        """One more attempt, or the end of the step: then the node's on_error decides."""
-        step.failures += 1
-        most = (self.nodes[step.node].get("retry") or {}).get("max_attempts", 3 if self.runs_in_worker(step) else 1)
-        if error["retryable"] and step.failures < most:
-            step.state, step.error = "queued", error
-        else:
-            self.fail(step, error)
-
-    def fail(self, step: Step, error: dict[str, Any]) -> None:
-        step.state, step.error, step.port = "failed", {**error, "node": error.get("node", step.node)}, None
-        node = self.nodes[step.node]
-        on_error = node.get("on_error") or ("route" if self.ways.leaving(step.node, "error") else "fail")
-        if on_error == "route":
-            step.port = "error"
-        elif on_error == "continue":
-            step.output = {"error": step.error}
-            step.port = "done" if node["type"] == "logic.loop" else "next"
+    def begin_loop(self, step: Step, items: Any) -> Move:
+        if not isinstance(items, list):
+            return Move(step, error=failure("not_a_list"))
+        self.scopes += [Scope(step.scope, step, index, item) for index, item in enumerate(items)]
+        return Move(step, waits=True) if items else Move(step, "done", {"items": [], "count": 0, "errors": []})
 
     # What follows
 
-    def follow(self, wave: list[Step]) -> None:
-        """What a wave brings about: first the endings, then the tokens that go out, in the order of the steps."""
-        for step in wave:
-            if step.state == "failed" and step.port is None and step.scope.state == "running":
-                self.end_iteration(step.scope, step.error)
-            elif self.nodes[step.node]["type"] == "logic.stop" and step.state == "completed":
-                self.stop(step)
-        for step in wave:
-            if step.state == "waiting":
-                self.begin_iterations(step)
-                self.finish_loop(step)
-            elif step.port and step.scope.state == "running":
-                self.send(step)
-
-    def send(self, step: Step) -> None:
-        """A token goes out along every way of the port, or comes to its end."""
-        if self.state != "running":
+    def write(self, move: Move) -> None:
+        """The step as it is after the move; an error may lead to another attempt, or to what on_error says."""
+        step, node = move.step, self.nodes[move.step.node]
+        if move.waits:
+            step.state = "waiting"
             return
-        assert step.port
-        scope, ways = step.scope, self.ways.leaving(step.node, step.port)
-        own_loop = scope.loop.node if scope.loop else None
-        if all(way.target == own_loop for way in ways):
-            scope.tied = scope.last_wave == self.wave and scope.output != step.output
-            scope.output, scope.last_wave = step.output, self.wave
-        for way in ways:
-            if way.target != own_loop:
-                self.arrive(way.target, scope, step.node)
+        if move.error is None:
+            step.state, step.output, step.error, step.port = "completed", move.output, None, move.port
+            if node["type"] == "logic.set":
+                for name, value in move.output.items():
+                    self.variables(name, step.scope)[name] = value
+            return
+        move.error.setdefault("node", step.node)
+        move.output = None
+        step.failures += 1
+        most = (node.get("retry") or {}).get("max_attempts", 3 if self.runs_in_worker(step) else 1)
+        if move.error["retryable"] and step.failures < most:
+            step.state, move.port = "queued", None
+        else:
+            on_error = node.get("on_error") or ("route" if self.ways.leaving(step.node, "error") else "fail")
+            onward = "done" if node["type"] == "logic.loop" else "next"
+            move.port = {"fail": None, "route": "error", "continue": onward}[on_error]
+            move.output = {"error": move.error} if on_error == "continue" else None
+            step.state, step.output, step.port = "failed", move.output, move.port
+        step.error = move.error
+
+    def send(self, move: Move) -> None:
+        """A token goes out along every way of the port, or comes to its end."""
+        step = move.step
+        if step.scope is self.outermost and self.has_ended(move):
+            self.outermost.output = move.output
+        around = step.scope.loop
+        if step.state in ("completed", "failed") and move.port:
+            for way in self.ways.leaving(step.node, move.port):
+                if around is None or way.target != around.node:
+                    self.arrive(way.target, step.scope, step.node)
 
     def arrive(self, node: str, scope: Scope, source: str | None = None) -> None:
-        """A token stands on a node: a new step, or one more at a step that waits where ways meet."""
+        """A token sets out for a node: a new step, or one more at a step that waits where ways meet."""
         for step in self.steps if node in self.ways.joins else []:
-            if step.node == node and step.scope is scope and step.state == "joining":
+            waits = step.state == "joining" or step in self.gone_out
+            if step.node == node and step.scope is scope and waits:
                 step.arrived += [source] if source else []
                 return
         if len(self.steps) >= MAX_STEPS:
@@ -351,22 +376,30 @@ class Interpreter:
         visit = 1 + sum(step.node == node and step.scope is scope for step in self.steps)
         step = Step(node, scope, visit, len(self.steps), arrived=[source] if source else [])
         self.steps.append(step)
-        if visit > self.nodes[node].get("max_visits", 1000):
-            self.fail(step, failure("max_visits"))
-            self.follow([step])
-        elif node in self.ways.joins:
-            step.state = "joining"
+        self.gone_out.append(step)
 
-    def stop(self, step: Step) -> None:
-        outcome = step.settings.get("outcome", "completed")
-        if self.state == "running":
-            self.output = step.output
-            self.error = failure("stopped", node=step.node) if outcome == "failed" else None
-            self.end(outcome)
+    # How it ends
+
+    def end_run(self, moves: list[Move]) -> None:
+        """A step of the outermost scope has failed for good, or logic.stop was reached."""
+        for move in sorted(moves, key=lambda move: move.step.number):
+            step = move.step
+            if step.state == "failed" and move.port is None and step.scope is self.outermost:
+                self.error = step.error
+                self.end("failed")
+                return
+            if step.state == "completed" and self.nodes[step.node]["type"] == "logic.stop":
+                outcome = step.settings.get("outcome", "completed")
+                self.output = step.output
+                self.error = failure("stopped", node=step.node) if outcome == "failed" else None
+                self.end(outcome)
+                return
 
     def end(self, state: str) -> None:
         self.state = state
-        self.cancel_within(self.outermost)
+        for step in self.steps:
+            if step.live:
+                step.state = "cancelled"
 
     def cancel_within(self, scope: Scope) -> None:
         if scope.state == "running":
@@ -377,7 +410,7 @@ class Interpreter:
 
     def cancel(self, step: Step) -> None:
         step.state = "cancelled"
-        for iteration in step.iterations:
+        for iteration in self.iterations_of(step):
             self.cancel_within(iteration)
 
     # Context
