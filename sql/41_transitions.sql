@@ -99,7 +99,7 @@ begin
   if v_run_ids is null then
     return;
   end if;
-  if cardinality(v_run_ids) = 1 then
+  if cardinality(p_run_ids) = 1 then
     update stellwerk.run r
        set state = v_states[1],
            output = case when cardinality(p_ended_runs) > 0 then p_outputs[cardinality(p_outputs)] else r.output end,
