@@ -99,7 +99,7 @@ begin
   if v_run_ids is null then
     return;
   end if;
-  if cardinality(v_run_ids) = 1 then
+  if cardinality(p_run_ids) = 1 then
     update stellwerk.run r
        set state = v_states[1],
            output = case when cardinality(p_ended_runs) > 0 then p_outputs[cardinality(p_outputs)] else r.output end,
@@ -163,7 +163,7 @@ declare
 begin
   for i in 1 .. cardinality(p_run_ids) loop
     update stellwerk.run r
-       set state = p_states[i], output = coalesce(p_outputs[i], r.output), error = p_errors[i], reason = p_reasons[i], held = false,
+       set state = p_states[i], output = case p_states[i] when 'completed' then p_outputs[i] else coalesce(p_outputs[i], r.output) end, error = p_errors[i], reason = p_reasons[i], held = false,
            started_at = case when p_states[i] = 'cancelled' then r.started_at else coalesce(r.started_at, v_now) end, ended_at = v_now
      where r.tenant_id = p_tenant_id and r.run_id = p_run_ids[i] and r.state in ('pending', 'running', 'waiting', 'paused');
     update stellwerk.step s
@@ -180,20 +180,20 @@ end
 $$;
 comment on function stellwerk.end_runs(bigint, bigint[], text[], jsonb[], jsonb[], text[]) is 'Ends runs as completed, failed or cancelled whatever still lives in them; live steps are cancelled, timers and waits removed, children cancelled and parents told.';
 
-create or replace function stellwerk.write_cancelled(p_tenant_id bigint, p_tokens stellwerk.token[], p_reason text)
+create or replace function stellwerk.write_cancelled(p_tenant_id bigint, p_tokens stellwerk.token[], p_reason text, p_keep_state boolean)
 returns void language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := stellwerk.clock();
 begin
   insert into stellwerk.step (
-    tenant_id, run_id, step_id, node_id, scope_id, visit, version, type, runs_in, alone, state, arrived, reason, queued_at, ended_at)
+    tenant_id, run_id, step_id, node_id, scope_id, visit, version, type, runs_in, alone, state, arrived, reason, queued_at, ended_at, was)
   select p_tenant_id, t.run_id, t.step_id, t.node_id, t.scope_id, t.visit, t.version, t.type, t.runs_in, t.alone, 'cancelled', t.arrived, p_reason,
-         t.queued_at, v_now
-    from unnest(p_tokens) t
-  on conflict (tenant_id, run_id, step_id) do nothing;
+         t.queued_at, v_now, case when p_keep_state then t.rests end
+    from (select u.*, case when u.joins then 'joining' else 'queued' end as rests from unnest(p_tokens) u) t
+  on conflict (tenant_id, run_id, step_id) do update set arrived = excluded.arrived;
 end
 $$;
-comment on function stellwerk.write_cancelled(bigint, stellwerk.token[], text) is 'Keeps tokens that were cancelled before they came to rest.';
+comment on function stellwerk.write_cancelled(bigint, stellwerk.token[], text, boolean) is 'Keeps tokens that were cancelled before they came to rest, and what had arrived at stored ones. With p_keep_state retry_run can put them back.';
 
 create or replace function stellwerk.cancel_steps(p_tenant_id bigint, p_run_id bigint, p_step_ids bigint[], p_reason text, p_keep_state boolean)
 returns bigint[] language plpgsql set search_path = '' as $$

@@ -148,13 +148,17 @@ begin
       from unnest(kept_ready || kept_wave || kept_joining || kept_resting) t
      where t.run_id = v_join.run_id and t.scope_id = v_join.scope_id and v_nodes ? t.node_id;
     if v_new is not null then
-      perform stellwerk.write_cancelled(p_tenant_id, v_new, c_reason);
+      perform stellwerk.write_cancelled(p_tenant_id, v_new, c_reason, false);
     end if;
     v_stored := array(
       select s.step_id from stellwerk.step s
        where s.tenant_id = p_tenant_id and s.run_id = v_join.run_id and s.scope_id = v_join.scope_id
          and s.state in ('queued', 'running', 'waiting', 'joining') and v_nodes ? s.node_id);
     v_scopes := stellwerk.cancel_steps(p_tenant_id, v_join.run_id, v_stored, c_reason, false);
+    if cardinality(v_scopes) > 0 then
+      perform stellwerk.write_cancelled(p_tenant_id, array(
+        select t from unnest(kept_ready || kept_wave || kept_joining || kept_resting) t where t.scope_id = any (v_scopes)), c_reason, false);
+    end if;
     kept_ready := array(select t from unnest(kept_ready) t where t.step_id <> all (coalesce(v_lost, '{}')) and t.scope_id <> all (v_scopes));
     kept_wave := array(select t from unnest(kept_wave) t where t.step_id <> all (coalesce(v_lost, '{}')) and t.scope_id <> all (v_scopes));
     kept_joining := array(select t from unnest(kept_joining) t where t.step_id <> all (coalesce(v_lost, '{}')) and t.scope_id <> all (v_scopes));
@@ -163,6 +167,27 @@ begin
 end
 $$;
 comment on function stellwerk.cut_branches(bigint, stellwerk.token[], stellwerk.token[], stellwerk.token[], stellwerk.token[]) is 'For joins that go on early: cancels what could still have reached them, and answers the tokens that are left.';
+
+-- A run that failed keeps everything, so that it can be retried: also where its tokens in memory stood.
+create or replace function stellwerk.drop_tokens(p_tenant_id bigint, p_run_ids bigint[], p_tokens stellwerk.token[])
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_run    record;
+  v_tokens stellwerk.token[];
+begin
+  for v_run in
+    select r.run_id, r.state = 'completed' as stopped, r.state = 'failed' and r.ending is null as retryable
+      from unnest(p_run_ids) x (run_id)
+     cross join lateral (select o.run_id, o.state, o.ending from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = x.run_id offset 0) r
+  loop
+    v_tokens := array(select t from unnest(p_tokens) t where t.run_id = v_run.run_id);
+    if cardinality(v_tokens) > 0 then
+      perform stellwerk.write_cancelled(p_tenant_id, v_tokens, case when v_run.stopped then 'the run was stopped' else 'the run failed' end, v_run.retryable);
+    end if;
+  end loop;
+end
+$$;
+comment on function stellwerk.drop_tokens(bigint, bigint[], stellwerk.token[]) is 'Keeps the tokens in memory of runs that have just ended as cancelled steps.';
 
 create or replace function stellwerk.without(p_tokens stellwerk.token[], p_run_ids bigint[])
 returns stellwerk.token[] language sql immutable set search_path = '' as $$

@@ -95,6 +95,10 @@ begin
   end if;
   if p_node.runs_in = 'trigger' then
     v_outcome.port := 'next';
+    -- The payload stands on the run; it is told once more only where the trigger is all there is.
+    if coalesce(p_node.edges -> 'next', '[]') = '[]' then
+      select r.payload into v_outcome.output from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = p_token.run_id;
+    end if;
     return v_outcome;
   end if;
   if not p_node.may_raise then

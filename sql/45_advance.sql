@@ -70,13 +70,24 @@ begin
         perform stellwerk.write_variables(p_tenant_id, v_moves);
       end if;
       if v_facts.goes_on then
-        v_next := v_next || stellwerk.follow_edges(p_tenant_id, v_moves, v_resting);
+        v_next := v_next || stellwerk.follow_edges(p_tenant_id, v_moves, v_resting || v_wave || v_later);
       end if;
       if v_facts.loops then
         v_next := v_next || stellwerk.first_iterations(p_tenant_id, v_moves, v_resting);
       end if;
       if v_facts.may_end then
         select f.over, f.tokens into v_finish from stellwerk.finish_runs(p_tenant_id, v_moves) f;
+        if cardinality(v_finish.over) > 0 then
+          perform stellwerk.drop_tokens(p_tenant_id, v_finish.over,
+            v_wave || v_later || v_resting || array(select t from unnest(v_next) t where not t.joins)
+            || stellwerk.meet(v_joining, array(select t from unnest(v_next) t where t.joins)));
+          select array_agg(u.run_id) as scope_runs, array_agg(u.scope_id) as scopes, array_agg(u.output) as scope_outputs,
+                 array_agg(u.error) as scope_errors
+            into v_facts
+            from unnest(v_facts.scope_runs, v_facts.scopes, v_facts.scope_outputs, v_facts.scope_errors) with ordinality
+                 u (run_id, scope_id, output, error, place)
+           where u.run_id <> all (v_finish.over);
+        end if;
         v_next := stellwerk.without(v_next, v_finish.over) || v_finish.tokens;
         v_wave := stellwerk.without(v_wave, v_finish.over);
         v_later := stellwerk.without(v_later, v_finish.over);
@@ -116,6 +127,9 @@ begin
         from stellwerk.close_scopes(p_tenant_id, v_facts.scope_runs, v_facts.scopes, v_facts.scope_outputs, v_facts.scope_errors,
                                     v_wave || v_joining || v_resting) c;
       if cardinality(v_closed.dropped) > 0 then
+        perform stellwerk.write_cancelled(p_tenant_id, array(
+          select t from unnest(v_wave || v_joining || v_resting) t where t.scope_id = any (v_closed.dropped)),
+          'its iteration was cancelled', true);
         v_wave := stellwerk.without_scopes(v_wave, v_closed.dropped);
         v_joining := stellwerk.without_scopes(v_joining, v_closed.dropped);
         v_resting := stellwerk.without_scopes(v_resting, v_closed.dropped);

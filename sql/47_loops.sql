@@ -156,7 +156,9 @@ begin
       v_entries := v_entries || v_entry;
     end if;
   end loop;
-  tokens := stellwerk.follow_edges(p_tenant_id, v_entries, p_live);
+  -- What was begun or done before another iteration of the same call failed is over with it.
+  moves := array(select m from unnest(moves) m where m.scope_id <> all (dropped));
+  tokens := stellwerk.follow_edges(p_tenant_id, array(select m from unnest(v_entries) m where m.scope_id <> all (dropped)), p_live);
 end
 $$;
 comment on function stellwerk.close_scopes(bigint, bigint[], bigint[], jsonb[], jsonb[], stellwerk.token[]) is 'Closes iterations without a live token, or with a failed one: answers the tokens of the iterations that follow, the moves of loops that are done or failed, and the scopes whose tokens are to be dropped.';

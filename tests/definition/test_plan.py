@@ -221,7 +221,7 @@ def test_a_loop_back_does_not_make_its_target_join() -> None:
         False,
         True,
         True,
-        False,
+        True,
     )
 
 

@@ -196,7 +196,15 @@ class Graph:
 
     def cyclic(self) -> set[str]:
         """The nodes that a token can come to more than once within one scope."""
-        return {node for knot in self.knots() for node in knot}
+        seen = {node for knot in self.knots() for node in knot}
+        stack = list(seen)
+        while stack:  # each turn of a cycle may send a token to what lies behind it
+            node = stack.pop()
+            for way in self.out[node]:
+                if way.target not in seen and self.around.get(way.target) == self.around.get(node):
+                    seen.add(way.target)
+                    stack.append(way.target)
+        return seen
 
     def body(self, loop: str) -> set[str]:
         """The nodes of a loop's body: what its port `each` reaches without passing the loop itself."""
