@@ -187,6 +187,20 @@ comment on column stellwerk.move.recount is 'As run.recount.';
 comment on column stellwerk.move.ending is 'True while the run is being compensated: tokens are not sent on.';
 comment on column stellwerk.move.undo is 'The node''s compensate.';
 
+-- What lies behind a cycle is visited as often as the cycle is gone round: versions that were compiled before said so of the cycle only.
+with recursive behind (tenant_id, workflow_id, version, node_id) as (
+  select n.tenant_id, n.workflow_id, n.version, n.node_id from stellwerk.plan_node n where n.cyclic
+  union
+  select n.tenant_id, n.workflow_id, n.version, e.target
+    from behind b
+    join stellwerk.plan_node n using (tenant_id, workflow_id, version, node_id)
+   cross join lateral jsonb_each(n.edges) p (port, targets)
+   cross join lateral jsonb_array_elements_text(p.targets) e (target))
+update stellwerk.plan_node n set cyclic = true
+  from behind b
+ where (n.tenant_id, n.workflow_id, n.version, n.node_id) = (b.tenant_id, b.workflow_id, b.version, b.node_id) and not n.cyclic;
+comment on column stellwerk.plan_node.cyclic is 'True when the node lies on or behind a cycle and can be visited more than once in a scope.';
+
 -- Where retry_run begins.
 create index step_was on stellwerk.step (tenant_id, run_id) where was is not null;
 
