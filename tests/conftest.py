@@ -24,6 +24,8 @@ for _name in [name for name in os.environ if name.startswith(("STELLWERK_", "PGQ
 
 VERSIONS = servers.found()
 
+pytest_plugins = ("sql_coverage",)
+
 
 @pytest.fixture(scope="session")
 def running_servers() -> Iterator[dict[int, servers.Server]]:
@@ -36,6 +38,12 @@ def running_servers() -> Iterator[dict[int, servers.Server]]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="Run the long tests at their full length.")
+    parser.addoption(
+        "--sql-coverage",
+        type=float,
+        metavar="PERCENT",
+        help="Count the statements of SQL functions that the tests run; fail if fewer than PERCENT of them are.",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -53,7 +61,8 @@ def server(request: pytest.FixtureRequest, running_servers: dict[int, servers.Se
     """A running server; tests that use it, or anything below, run once per version that was found."""
     version: int = request.param
     if version not in running_servers:
-        running_servers[version] = servers.Server(version, VERSIONS[version])
+        counting = version < 18 and request.config.getoption("sql_coverage") is not None
+        running_servers[version] = servers.Server(version, VERSIONS[version], count_statements=counting)
     return running_servers[version]
 
 

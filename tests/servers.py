@@ -27,6 +27,9 @@ SETTINGS = {
     "timezone": "UTC",
 }
 
+# The profiler of plpgsql_check, which tests/sql_coverage.py reads.
+COUNTING = {"plpgsql_check.profiler": "on", "plpgsql_check.profiler_max_shared_chunks": "50000"}
+
 
 def found() -> dict[int, Path]:
     """The folders of binaries by major version, newest first."""
@@ -84,13 +87,20 @@ class Server:
 
     template = "stellwerk_template"
 
-    def __init__(self, version: int, folder: Path) -> None:
+    def __init__(self, version: int, folder: Path, *, count_statements: bool = False) -> None:
         self.version = version
         self.binaries = folder
         self._numbers = itertools.count(1)
         self._migrated = False
+        self._fresh: list[str] = []
+        self.counts_statements = count_statements and self._has_library("plpgsql_check")
         preload = [name for name in ("pg_cron",) if self._has_library(name)]
-        settings = SETTINGS | ({"shared_preload_libraries": ",".join(preload)} if preload else {})
+        settings = dict(SETTINGS)
+        if self.counts_statements:
+            preload.append("plpgsql_check")
+            settings |= COUNTING
+        if preload:
+            settings["shared_preload_libraries"] = ",".join(preload)
         self._process = _Process(
             initdb=str(folder / "initdb"),
             postgres=str(folder / "postgres"),
@@ -123,7 +133,15 @@ class Server:
             self.migrate_template()
             make += sql.SQL(" template {}").format(sql.Identifier(self.template))
         self.execute(make)
+        self._fresh.append(name)
         return self.dsn(name)
+
+    def fresh_databases(self) -> list[str]:
+        """The databases that were made since the last call, as far as they are still there."""
+        made, self._fresh = self._fresh, []
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+            rows = connection.execute("select datname from pg_database where datname = any (%s)", [made]).fetchall()
+        return [self.dsn(name) for (name,) in rows]
 
     def migrate_template(self) -> None:
         if not self._migrated:
