@@ -142,7 +142,8 @@ class EngineSide:
         runs = {
             run_id: rest
             for run_id, *rest in self.db.execute(
-                "select run_id, state, output, error from stellwerk.run where tenant_id = 1 and run_id = any(%s)", (run_ids,)
+                "select run_id, state, output, error from stellwerk.run where tenant_id = 1 and run_id = any(%s)",
+                (run_ids,),
             ).fetchall()
         }
         trigger = ("start", (), 1)  # its output is the run's payload, and is stored there only

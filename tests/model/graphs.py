@@ -141,7 +141,9 @@ class Builder:
         return left if shape == "meets" else []
 
     def variable(self, ends: list[End], known: list[str], depth: int) -> list[End]:
-        values = self.choose({"sum": "{{ coalesce(vars.sum, 0) + 1 }}"}, {"sum": 5}, {"here": "{{ vars.here }}", "sum": 0})
+        values = self.choose(
+            {"sum": "{{ coalesce(vars.sum, 0) + 1 }}"}, {"sum": 5}, {"here": "{{ vars.here }}", "sum": 0}
+        )
         name = self.node("set", "logic.set", values and {"values": values}, ends)
         known.append(name)
         return [(name, "next")]
@@ -292,7 +294,6 @@ def thrown(draw: st.DrawFn) -> dict[str, Any]:
         builder.nodes.append({"id": name, "type": kind, "config": config, **more})
     names = [node["id"] for node in builder.nodes]
 
-
     def throw(source: dict[str, Any], target: str) -> None:
         ports = PORTS.get(source["type"], ("next",))
         if ports:
@@ -311,7 +312,9 @@ def mended(document: dict[str, Any]) -> dict[str, Any]:
         bad = [problem for problem in compile_workflow(document).problems if problem.severity == "error"]
         if not bad:
             break
-        edges = {number for number, _ in enumerate(document["edges"]) for p in bad if p.path.startswith(f"edges[{number}]")}
+        edges = {
+            number for number, _ in enumerate(document["edges"]) for p in bad if p.path.startswith(f"edges[{number}]")
+        }
         nodes = {problem.node for problem in bad if problem.code == "unreachable"}
         assume(edges or nodes)
         document["edges"] = [

@@ -428,7 +428,9 @@ class Interpreter:
         node, part, *rest = rest
         found: Scope | None = scope
         while found:
-            ended = [s for s in self.steps if s.node == node and s.scope is found and s.state in ("completed", "failed")]
+            ended = [
+                s for s in self.steps if s.node == node and s.scope is found and s.state in ("completed", "failed")
+            ]
             if ended:
                 last = max(ended, key=lambda s: s.visit)
                 return dig(last.output if part == "output" else last.error, rest)

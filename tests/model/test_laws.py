@@ -17,7 +17,14 @@ import pytest
 from database.helpers import Worker
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from psycopg.types.json import Jsonb
 
 from model.laws import broken, digests
@@ -150,10 +157,19 @@ class Moves(RuleBasedStateMachine):
         """A result that was handed in already, or whose worker has died, changes nothing."""
         worker, taken = self.old[place % len(self.old)]
         before = digests(self.db, self.first)
-        completion = {"run": str(taken["run_id"]), "step": str(taken["step_id"]), "attempt": taken["attempt"], "output": {"n": 2}}
+        completion = {
+            "run": str(taken["run_id"]),
+            "step": str(taken["step_id"]),
+            "attempt": taken["attempt"],
+            "output": {"n": 2},
+        }
         answer = self.value("select stellwerk.complete_steps(%s, 1, %s)", worker.worker_id, Jsonb([completion]))
         if answer["accepted"]:
-            held = [t for w, t in self.taken if w is worker and (t["step_id"], t["attempt"]) == (taken["step_id"], taken["attempt"])]
+            held = [
+                t
+                for w, t in self.taken
+                if w is worker and (t["step_id"], t["attempt"]) == (taken["step_id"], taken["attempt"])
+            ]
             assert held, "an attempt that had ended was ended again"
         else:
             assert digests(self.db, self.first) == before, "a late result changed something"
@@ -182,7 +198,8 @@ class Moves(RuleBasedStateMachine):
         )
         if step:
             self.db.execute(
-                "update stellwerk.step set timeout_at = now() - interval '1 hour' where tenant_id = 1 and run_id = %s and step_id = %s", step
+                "update stellwerk.step set timeout_at = now() - interval '1 hour' where tenant_id = 1 and run_id = %s and step_id = %s",
+                step,
             )
             self.tick()
 
@@ -194,7 +211,10 @@ class Moves(RuleBasedStateMachine):
             "select timer_id from stellwerk.timer where tenant_id = 1 and run_id >= %s and remaining is null order by timer_id",
         )
         if timer:
-            self.db.execute("update stellwerk.timer set due_at = now() - interval '1 second' where tenant_id = 1 and timer_id = %s", timer)
+            self.db.execute(
+                "update stellwerk.timer set due_at = now() - interval '1 second' where tenant_id = 1 and timer_id = %s",
+                timer,
+            )
             before = self.still()
             self.tick()
             self.unmoved(before)
@@ -229,9 +249,17 @@ class Moves(RuleBasedStateMachine):
         if step:
             self.verb("select stellwerk.skip_step(%s, %s, '{\"n\": 3}')", *step)
 
-    def steer(self, place: int, statement: str, *more: Any, wanted: tuple[str, ...] = ("pending", "running", "waiting", "paused")) -> None:
+    def steer(
+        self,
+        place: int,
+        statement: str,
+        *more: Any,
+        wanted: tuple[str, ...] = ("pending", "running", "waiting", "paused"),
+    ) -> None:
         run = self.pick(
-            place, "select run_id from stellwerk.run where tenant_id = 1 and run_id >= %s and state = any(%s) order by run_id", list(wanted)
+            place,
+            "select run_id from stellwerk.run where tenant_id = 1 and run_id >= %s and state = any(%s) order by run_id",
+            list(wanted),
         )
         if run:
             self.verb(statement, run[0], *more)
@@ -270,8 +298,17 @@ class Moves(RuleBasedStateMachine):
 
     def still(self) -> dict[int, str]:
         """Paused runs that nobody has asked to do anything else."""
-        told = {run for (run,) in self.rows("select run_id from stellwerk.run_message where tenant_id = 1 and kind in ('cancel', 'pause', 'resume')")}
-        return {run: digest for run, (state, digest) in digests(self.db, self.first).items() if state == "paused" and run not in told}
+        told = {
+            run
+            for (run,) in self.rows(
+                "select run_id from stellwerk.run_message where tenant_id = 1 and kind in ('cancel', 'pause', 'resume')"
+            )
+        }
+        return {
+            run: digest
+            for run, (state, digest) in digests(self.db, self.first).items()
+            if state == "paused" and run not in told
+        }
 
     def unmoved(self, before: dict[int, str]) -> None:
         after = digests(self.db, self.first)
@@ -297,7 +334,9 @@ class Moves(RuleBasedStateMachine):
         now = digests(self.db, self.first)
         for run, digest in self.ended.items():
             assert now[run][1] == digest, f"run {run} had ended, and has moved"
-        self.ended = {run: digest for run, (state, digest) in now.items() if state in ("completed", "failed", "cancelled")}
+        self.ended = {
+            run: digest for run, (state, digest) in now.items() if state in ("completed", "failed", "cancelled")
+        }
 
     def teardown(self) -> None:
         if not hasattr(self, "first"):
@@ -315,19 +354,30 @@ class Moves(RuleBasedStateMachine):
         for _ in range(200):
             self.steer_all()
             self.pump_until_quiet()
-            if not self.value("select count(*) from stellwerk.run where tenant_id = 1 and run_id >= %s and ended_at is null", self.first):
+            if not self.value(
+                "select count(*) from stellwerk.run where tenant_id = 1 and run_id >= %s and ended_at is null",
+                self.first,
+            ):
                 break
             self.workers[0].end(*self.workers[0].begin())
-        left = self.rows("select run_id, state from stellwerk.run where tenant_id = 1 and run_id >= %s and ended_at is null", self.first)
+        left = self.rows(
+            "select run_id, state from stellwerk.run where tenant_id = 1 and run_id >= %s and ended_at is null",
+            self.first,
+        )
         why = [self.value("select stellwerk.why(%s)", run) for run, _ in left]
         assert not left, f"these do not come to an end: {why}"
         self.pumped = True
         self.laws_hold()
 
     def steer_all(self) -> None:
-        for (run,) in self.rows("select run_id from stellwerk.run where tenant_id = 1 and run_id >= %s and state = 'paused'", self.first):
+        for (run,) in self.rows(
+            "select run_id from stellwerk.run where tenant_id = 1 and run_id >= %s and state = 'paused'", self.first
+        ):
             self.verb("select stellwerk.resume_run(%s)", run)
-        self.db.execute("update stellwerk.timer set due_at = now() - interval '1 second' where tenant_id = 1 and run_id >= %s and kind <> 'run_timeout'", (self.first,))
+        self.db.execute(
+            "update stellwerk.timer set due_at = now() - interval '1 second' where tenant_id = 1 and run_id >= %s and kind <> 'run_timeout'",
+            (self.first,),
+        )
         self.tick()
         for key in range(3):
             self.db.execute("select stellwerk.signal('news', %s)", (f"{self.name}-{key}",))

@@ -83,7 +83,9 @@ class Ways:
             first = [way.target for way in self.all if way.source == loop and way.port == "each"]
             bodies[loop] = self._reached(first, self.all, closed=loop)
         return {
-            name: min((loop for loop in loops if name in bodies[loop]), key=lambda loop: len(bodies[loop]), default=None)
+            name: min(
+                (loop for loop in loops if name in bodies[loop]), key=lambda loop: len(bodies[loop]), default=None
+            )
             for name in self.order
         }
 

@@ -1,9 +1,9 @@
 """What the worker that the tests play does: the text in a worker node's `script`.
 
-    ok 7          succeeds with {"n": 7}
-    flaky 2       fails twice in a way that may be tried again, then succeeds with {"n": 0}
-    broken        fails for good
-    broken 1 = 1  fails for good where both numbers (which may come from expressions) are the same, else succeeds
+ok 7          succeeds with {"n": 7}
+flaky 2       fails twice in a way that may be tried again, then succeeds with {"n": 0}
+broken        fails for good
+broken 1 = 1  fails for good where both numbers (which may come from expressions) are the same, else succeeds
 """
 
 from __future__ import annotations
