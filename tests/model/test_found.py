@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 from database.helpers import START, document, node, run, start, states, transform
-from psycopg.types.json import Jsonb
-
 from model.engine_side import EngineSide
 from model.test_against_reference import compared
+from psycopg.types.json import Jsonb
 
 
 def work(name: str, script: str = "ok", **more: Any) -> dict[str, Any]:
