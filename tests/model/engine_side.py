@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import psycopg
 from database.helpers import Worker
-from psycopg.types.json import Jsonb
-
 from model.graphs import PAYLOAD, turn
 from model.interpreter import Interpreter
 from model.worker_script import play
+from psycopg.types.json import Jsonb
+
 from stellwerk.definition.compile import compile_workflow
 from stellwerk.engine import Engine
 

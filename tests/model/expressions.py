@@ -170,7 +170,7 @@ class Parser:
 def counted(sign: str, left: Any, right: Any) -> Any:
     if left is None or right is None:
         return None
-    assert type(left) is int and type(right) is int, f"{left!r} {sign} {right!r}"
+    assert type(left) is type(right) is int, f"{left!r} {sign} {right!r}"
     if sign in "/%":
         if right == 0:
             raise ExpressionError("22012")

@@ -13,8 +13,8 @@ from typing import Any
 
 from hypothesis import assume
 from hypothesis import strategies as st
-
 from model.interpreter import Endless, Interpreter
+
 from stellwerk.definition.compile import compile_workflow
 
 PAYLOAD = {"yes": True, "no": False, "two": 2, "zero": 0, "list": [1, 2], "text": "t"}
@@ -265,13 +265,13 @@ PORTS = {
 def thrown(draw: st.DrawFn) -> dict[str, Any]:
     """A document of edges thrown at random."""
     builder = Builder(draw)
-    start = builder.node("start", "trigger.manual")
+    builder.node("start", "trigger.manual")
     kinds = [*PORTS]
     for number in range(1, draw(st.integers(2, 9)) + 1):
         kind = kinds[draw(st.integers(0, len(kinds) - 1))]
         name = f"n{number}"
         config: dict[str, Any] = {
-            "logic.transform": lambda: {"output": builder.choose({"n": number}, "{{ 0 / trigger.payload.zero }}")},
+            "logic.transform": lambda n=number: {"output": builder.choose({"n": n}, "{{ 0 / trigger.payload.zero }}")},
             "logic.set": lambda n=name: {"values": {n: f"{{{{ coalesce(vars.{n}, 0) + 1 }}}}"}},
             "logic.if": lambda: {"condition": builder.choose("coalesce(vars.n1, 0) < 2", *CONDITIONS)},
             "logic.switch": lambda: {"cases": [{"port": "a", "when": builder.choose(*CONDITIONS)}]},

@@ -33,8 +33,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model.expressions import ExpressionError, dig, evaluate, render
-from model.worker_script import play
 from model.ways import Ways
+from model.worker_script import play
 
 LIVE = ("queued", "waiting", "joining")
 MAX_STEPS = 400

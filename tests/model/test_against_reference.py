@@ -12,7 +12,6 @@ from typing import Any
 import hypothesis
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-
 from model.engine_side import EngineSide, Outcome, opinion
 from model.graphs import play_through, publishable_and_finite, scenarios
 from model.smaller import smallest
