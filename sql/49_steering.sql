@@ -12,6 +12,8 @@ begin
     raise exception 'run % is % already', v_run.run_id, v_run.state
       using errcode = 'SW003', hint = 'Only a run that has not ended can be cancelled.';
   end if;
+  perform stellwerk.note_action(v_tenant_id, 'cancel_run', 'run', v_run.run_id::text, jsonb_build_object('state', v_run.state), 
+    jsonb_build_object('reason', reason, 'compensate', coalesce(compensate, false)));
   perform stellwerk.apply_order(v_tenant_id, v_run.run_id, 'cancel', jsonb_build_object(
     'reason', coalesce(reason, 'cancelled by ' || stellwerk.actor()), 'compensate', coalesce(compensate, false)));
 end
@@ -29,6 +31,7 @@ begin
     raise exception 'run % is % and cannot be paused', v_run.run_id, v_run.state
       using errcode = 'SW003', hint = 'Only a pending, running or waiting run can be.';
   end if;
+  perform stellwerk.note_action(v_tenant_id, 'pause_run', 'run', v_run.run_id::text, jsonb_build_object('state', v_run.state), null);
   perform stellwerk.apply_order(v_tenant_id, v_run.run_id, 'pause', jsonb_build_object('by', stellwerk.actor()));
 end
 $$;
@@ -44,6 +47,7 @@ begin
   if v_run.state <> 'paused' then
     raise exception 'run % is % and not paused', v_run.run_id, v_run.state using errcode = 'SW003', hint = 'Only a paused run can be resumed.';
   end if;
+  perform stellwerk.note_action(v_tenant_id, 'resume_run', 'run', v_run.run_id::text, jsonb_build_object('state', v_run.state), null);
   perform stellwerk.apply_order(v_tenant_id, v_run.run_id, 'resume', '{}');
 end
 $$;
@@ -117,6 +121,8 @@ begin
       using errcode = 'SW003', hint = format('Its ports are: %s.', coalesce((select string_agg(k.name, ', ') from jsonb_object_keys((v_moves[1]).edges) k (name)), 'next'));
   end if;
   v_moves[1].state := 'skipped';
+  perform stellwerk.note_action(v_tenant_id, 'skip_step', 'run', v_run.run_id::text, jsonb_build_object('state', v_step.state),
+    jsonb_build_object('step', v_step.step_id::text, 'node', v_step.node_id, 'port', port, 'output', output));
   -- What it waited for, and the iterations below a loop, are over.
   perform stellwerk.cancel_steps(v_tenant_id, v_run.run_id, array[v_step.step_id], 'skipped by ' || stellwerk.actor(), false);
   perform stellwerk.advance_runs(v_tenant_id, array[v_run.run_id], v_moves, p_execute => false);
@@ -138,6 +144,7 @@ begin
     raise exception 'run % is % and cannot be edited', v_run.run_id, v_run.state
       using errcode = 'SW003', hint = 'Pause it first. A failed or cancelled run can be edited and then retried.';
   end if;
+  perform stellwerk.note_edit(v_tenant_id, v_run, payload, vars);
   if payload is not null then
     perform stellwerk.check_payload(payload);
     update stellwerk.run r set payload = edit_run.payload where r.tenant_id = v_tenant_id and r.run_id = v_run.run_id;
