@@ -9,6 +9,7 @@ declare
   v_recovered integer := 0;
   v_broken    integer := 0;
   v_requeued  integer := 0;
+  v_kept      jsonb;
 begin
   for v_tenant_id in select t.tenant_id from stellwerk.tenant t order by t.tenant_id loop
     v_fired := v_fired + stellwerk.fire_timers(v_tenant_id);
@@ -16,11 +17,15 @@ begin
     v_broken := v_broken + stellwerk.check_watches(v_tenant_id);
     v_requeued := v_requeued + stellwerk.reconcile_tenant(v_tenant_id) + stellwerk.requeue_exports(v_tenant_id);
   end loop;
+  -- Alone in its transaction, so that nobody waits behind it for a run that a timer has just moved; but not never.
+  if v_fired + v_recovered + v_broken + v_requeued = 0 or random() < 0.02 then
+    v_kept := stellwerk.keep_house();
+  end if;
   return jsonb_build_object('fired', v_fired, 'recovered', v_recovered, 'watches_broken', v_broken, 'requeued', v_requeued,
-                            'next_due_seconds', stellwerk.seconds_to_next_timer());
+                            'next_due_seconds', stellwerk.seconds_to_next_timer(), 'housekeeping', v_kept);
 end
 $$;
-comment on function stellwerk.tick() is 'Fires due timers, takes over the steps of vanished workers, marks broken watches, puts lost queue rows back. Answers the counts, and the seconds until the next timer (null: none). Writes nothing when there is nothing to do.';
+comment on function stellwerk.tick() is 'Fires due timers, takes over the steps of vanished workers, marks broken watches, puts lost queue rows back; when there was nothing of that, keeps house once a minute. Answers the counts, and the seconds until the next timer (null: none). Writes nothing when there is nothing to do.';
 
 create or replace function stellwerk.seconds_to_next_timer()
 returns double precision language plpgsql stable set search_path = '' as $$

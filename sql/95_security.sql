@@ -31,11 +31,11 @@ declare
   v_public_verbs text[] := array[
     'start_run', 'take_run_request', 'cancel_run', 'pause_run', 'resume_run', 'skip_step', 'edit_run', 'retry_run', 'retry_plan', 'signal', 'why', 'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',
     'copy_version_to_draft', 'discard_draft', 'save_workflow', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
-    'advance', 'pump', 'tick', 'reconcile',
+    'advance', 'pump', 'tick', 'reconcile', 'keep_house', 'set_retention', 'forget_subject',
     -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.
     'find_row_trigger', 'plan_watch', 'confirm_watch', 'watches_of', 'triggers_of_watch', 'forget_watch', 'row_triggers', 'outdated_watches'];
   v_worker_verbs text[] := array[
-    'pump', 'tick', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
+    'pump', 'tick', 'keep_house', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
     'begin_case_export', 'end_case_export', 'take_duty', 'fall_asleep', 'awaken', 'queue_holds', 'next_job_seconds', 'prune_queue_log'];
   v_role     text;
   v_function regprocedure;

@@ -277,7 +277,7 @@ def test_one_bad_run_never_stops_the_others(db, linear):
         "create function pg_temp.break() returns trigger language plpgsql as $$ begin raise exception 'boom'; end $$"
     )
     db.execute(
-        f"create trigger boom before insert on stellwerk.step_default for each row when (new.run_id = {bad}) execute function pg_temp.break()"
+        f"create trigger boom before insert on stellwerk.step for each row when (new.run_id = {bad}) execute function pg_temp.break()"
     )
     for _ in range(5):
         db.execute("select stellwerk.pump()")

@@ -58,7 +58,7 @@ def test_a_role_sees_the_tenants_it_was_given_and_no_other(other):
 
 def test_a_partition_is_no_way_round(other):
     role(other, "stellwerk_dba")
-    assert other.execute("select count(*) from stellwerk.run_default").fetchone() == (0,)
+    assert other.execute("select count(*) from stellwerk.run_0").fetchone() == (0,)
 
 
 def test_a_dba_steers_by_verbs_and_cannot_write_tables(other):

@@ -314,7 +314,7 @@ def test_results_are_kept_when_what_follows_raises(db, make_workflow, run_all, w
         "create function pg_temp.break() returns trigger language plpgsql as $$ begin raise exception 'boom'; end $$"
     )
     db.execute(
-        "create trigger boom before insert on stellwerk.step_default for each row when (new.node_id = 'boom' and new.state = 'completed') execute function pg_temp.break()"
+        "create trigger boom before insert on stellwerk.step for each row when (new.node_id = 'boom' and new.state = 'completed') execute function pg_temp.break()"
     )
     # The trigger fires in the session that made it only because temporary functions live there: so complete on this one.
     worker.connection.close()
@@ -322,6 +322,6 @@ def test_results_are_kept_when_what_follows_raises(db, make_workflow, run_all, w
     db.execute("select stellwerk.hold_presence(%s)", (worker.worker_id,))
     assert worker.end(*worker.begin(), output={"n": 1})["accepted"] == 1
     assert states(db, run_id) == {"start": "completed", "ring": "completed", "boom": "queued"}
-    db.execute("drop trigger boom on stellwerk.step_default")
+    db.execute("drop trigger boom on stellwerk.step")
     run_all(db)
     assert run(db, run_id)["output"] == "x"

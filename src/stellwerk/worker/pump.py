@@ -29,7 +29,7 @@ TICK_SECONDS = 5.0
 SHORTEST_SECONDS = 0.05
 BUSY = 5
 GATHER_SECONDS = 0.01
-PRUNE_SECONDS = 60.0
+HOUSE_SECONDS = 60.0
 STATEMENT_SECONDS = 40.0  # more than the session's statement_timeout, so the server speaks first
 LONGEST_BACKOFF_SECONDS = 10.0
 
@@ -52,7 +52,7 @@ class Pump:
         self._stopping = False
         self._failures = 0
         self._tick_at = 0.0
-        self._prune_at = 0.0
+        self._house_at = 0.0
         self.idle = False
         """True when the last look found nothing to do."""
         self.next_due: float | None = None
@@ -113,9 +113,9 @@ class Pump:
             await asyncio.sleep(0)
         self.idle = not any(answer.get(count) for count in ("events", "runs_started", "runs_advanced", "more"))
         self._due_in(answer.get("next_due_seconds"))
-        if self.bell.on_duty and loop.time() >= self._prune_at:
-            self._prune_at = loop.time() + PRUNE_SECONDS
-            await self._connections.tuples("select stellwerk.prune_queue_log()", seconds=STATEMENT_SECONDS)
+        if self.bell.on_duty and loop.time() >= self._house_at:
+            kept = await self._call("select stellwerk.keep_house()")
+            self._house_at = loop.time() + (TICK_SECONDS if kept.get("more") else HOUSE_SECONDS)
         return max(answer.get("events") or 0, answer.get("runs_advanced") or 0)
 
     def _wake_for(self, answer: dict[str, Any]) -> None:
