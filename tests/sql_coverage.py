@@ -27,7 +27,10 @@ STATEMENTS = """
    cross join lateral plpgsql_profiler_function_statements_tb(p.oid) s
    where p.pronamespace = 'stellwerk'::regnamespace and s.stmtname <> 'statement block'
 """
-RUN = STATEMENTS + " and s.exec_stmts + s.exec_stmts_err > 0 and p.oid in (select f.funcoid from plpgsql_profiler_functions_all() f)"
+RUN = (
+    STATEMENTS
+    + " and s.exec_stmts + s.exec_stmts_err > 0 and p.oid in (select f.funcoid from plpgsql_profiler_functions_all() f)"
+)
 
 _run: set[tuple[str, int]] = set()
 _all: dict[tuple[str, int], tuple[int, str]] = {}
