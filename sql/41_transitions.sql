@@ -59,7 +59,7 @@ begin
     from unnest(p_tokens) with ordinality t (run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt,
                                              failures, arrived, queued_at, type, runs_in, alone, joins, recount, ending, ordinality)
   on conflict (tenant_id, run_id, step_id) do update
-     set state = excluded.state, attempt = excluded.attempt, worker_id = excluded.worker_id, input = coalesce(excluded.input, step.input),
+     set state = excluded.state, attempt = excluded.attempt, worker_id = excluded.worker_id, input = excluded.input,
          due_at = null, started_at = excluded.started_at, lease_until = excluded.lease_until, timeout_at = excluded.timeout_at;
 end
 $$;
