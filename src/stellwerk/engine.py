@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -107,6 +107,43 @@ class Engine:
     def rollback_workflow(self, slug: str, version: int) -> int:
         """Make an earlier published version the one that new runs use."""
         return int(self.value("select stellwerk.rollback_workflow(%s::text, %s::int)", [slug, version]))
+
+    def diff_versions(self, slug: str, a: int, b: int) -> list[Row]:
+        """What differs from one version of a workflow to another."""
+        return self.rows("select * from stellwerk.diff_versions(%s::text, %s::int, %s::int)", [slug, a, b])
+
+    def migrate_runs(
+        self,
+        slug: str,
+        from_version: int,
+        to_version: int,
+        node_map: Mapping[str, str | None] | None = None,
+        *,
+        dry_run: bool = True,
+        batch: int | None = None,
+        continue_with: int | None = None,
+    ) -> list[Row]:
+        """Move live runs to another version, at most `batch` of them; a verdict per run."""
+        return self.rows(
+            "select * from stellwerk.migrate_runs("
+            "%s::text, %s::int, %s::int, %s::jsonb, %s::boolean, %s::int, %s::bigint)",
+            [slug, from_version, to_version, _json(dict(node_map or {})), dry_run, batch, continue_with],
+        )
+
+    def propose_node_map(
+        self, slug: str, from_version: int, to_version: int, node_map: Mapping[str, str | None] | None = None
+    ) -> list[Row]:
+        """Which node of one version is taken for which of another, and how that was found."""
+        return self.rows(
+            "select * from stellwerk.propose_node_map(%s::text, %s::int, %s::int, %s::jsonb)",
+            [slug, from_version, to_version, _json(dict(node_map or {}))],
+        )
+
+    def undo_migration(self, migration_id: int, *, dry_run: bool = True, batch: int | None = None) -> list[Row]:
+        """Move the runs of a migration back, as long as they have not moved since; a verdict per run."""
+        return self.rows(
+            "select * from stellwerk.undo_migration(%s::bigint, %s::boolean, %s::int)", [migration_id, dry_run, batch]
+        )
 
     # -- row events -------------------------------------------------------------------------------------------------
 

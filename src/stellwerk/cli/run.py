@@ -145,9 +145,11 @@ def _show(stellwerk: Engine, run: int, as_json: bool) -> None:
     if overview["state"] not in ENDED:
         say(f"  {'why':<11} {stellwerk.why(run)}")
     say()
+    moved = any(step["version"] != overview["version"] for step in steps)
     listing(
         [{**step, "result": step["error"] or step["output"]} for step in steps],
         as_json=False,
         empty="No step yet.",
-        columns=["step_id", "node_id", "type", "state", "attempt", "port", "result"],
+        # A run that was moved to another version has steps on more than one.
+        columns=["step_id", "node_id", *(["version"] if moved else []), "type", "state", "attempt", "port", "result"],
     )

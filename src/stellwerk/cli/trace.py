@@ -41,7 +41,7 @@ def trace(stellwerk: Engine, run_id: int) -> list[str]:
         " order by coalesce(ended_at, started_at, queued_at), step_id",
         [run_id],
     )
-    return [_headline(run), _cause(run), *table([_cells(step, run["created_at"]) for step in steps])]
+    return [_headline(run), _cause(run), *table([_cells(step, run) for step in steps])]
 
 
 def table(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -74,7 +74,7 @@ def _cause(run: Row) -> str:
     return f"  started by {run['operation']} on {run['target']}{record}"
 
 
-def _cells(step: Row, begin: datetime.datetime) -> list[str]:
+def _cells(step: Row, run: Row) -> list[str]:
     took = _duration(step["started_at"], step["ended_at"])
     if step["type"].startswith("trigger."):
         place = ""
@@ -82,9 +82,10 @@ def _cells(step: Row, begin: datetime.datetime) -> list[str]:
         place = f"worker {step['worker_id']}" + (f", {took}" if took else "")
     else:
         place = "in SQL"
-    ended = _duration(begin, step["ended_at"])
+    ended = _duration(run["created_at"], step["ended_at"])
     port = f"→ {step['port']}" if step["port"] not in (None, "next") else ""
     tries = f"attempt {step['attempt']}" if step["attempt"] > 1 else ""
+    version = f"version {step['version']}" if step["version"] != run["version"] else ""
     result = step["error"] if step["output"] is None else step["output"]
     return [
         GLYPHS.get(step["state"], "·"),
@@ -92,7 +93,7 @@ def _cells(step: Row, begin: datetime.datetime) -> list[str]:
         step["type"],
         place,
         f"+{ended}" if ended else "",
-        " ".join(part for part in (tries, port, _plain(result)) if part),
+        " ".join(part for part in (version, tries, port, _plain(result)) if part),
     ]
 
 

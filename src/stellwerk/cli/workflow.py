@@ -10,6 +10,7 @@ import typer
 
 from stellwerk import json_text
 from stellwerk.cli.connection import engine
+from stellwerk.cli.differences import differences, tell_proposal, tell_verdicts
 from stellwerk.cli.output import JSON, listing, one_line_progress, say, to_json
 from stellwerk.errors import StellwerkError, UnknownWorkflow, UsageError
 
@@ -141,9 +142,101 @@ def rollback(slug: str = SLUG, version: int = typer.Argument(help="The version t
 
 
 @app.command()
+def diff(
+    slug: str = SLUG,
+    a: int = typer.Argument(help="The one version.", metavar="A", min=1),
+    b: int = typer.Argument(help="The other version; a draft is one too.", metavar="B", min=1),
+    as_json: bool = JSON,
+) -> None:
+    """Say what differs from one version to another."""
+    with engine() as stellwerk:
+        rows = stellwerk.diff_versions(slug, a, b)
+    if as_json:
+        say(to_json(rows))
+        return
+    if not rows:
+        say(f"{slug} versions {a} and {b} mean the same.")
+        return
+    for place, lines in differences(rows):
+        say(place)
+        for line in lines:
+            say(f"  {line}")
+
+
+@app.command("migrate-runs")
+def migrate_runs(
+    slug: str = SLUG,
+    from_: int = typer.Argument(help="The version that the runs are on.", metavar="FROM", min=1),
+    to: int = typer.Argument(help="The published version to move them to.", metavar="TO", min=1),
+    map_: list[str] = typer.Option([], "--map", help="Which node is which, old=new; old= for none.", metavar="OLD=NEW"),
+    apply_: bool = typer.Option(False, "--apply", help="Really move them; without it only say what would happen."),
+    batch: int = typer.Option(1000, "--batch", help="Runs per transaction.", min=1),
+    as_json: bool = JSON,
+) -> None:
+    """Move live runs from one version to another."""
+    node_map = dict(_pair(text) for text in map_)
+    verdicts: dict[int, dict[str, Any]] = {}
+    migration = None
+    with engine() as stellwerk, one_line_progress() as report:
+        proposal = stellwerk.propose_node_map(slug, from_, to, node_map)
+        # One transaction per batch; at the end once more for those that something else moved at that moment.
+        while True:
+            part = stellwerk.migrate_runs(
+                slug, from_, to, node_map, dry_run=not apply_, batch=batch if apply_ else None, continue_with=migration
+            )
+            verdicts.update((row["run_id"], row) for row in part)
+            moved = [row for row in part if row["migration_id"] is not None]
+            if not moved:
+                break
+            migration = moved[-1]["migration_id"]
+            report(f"{sum(row['migration_id'] is not None for row in verdicts.values())} runs moved")
+    rows = [verdicts[run_id] for run_id in sorted(verdicts)]
+    if as_json:
+        say(to_json(rows))
+        return
+    tell_proposal(proposal)
+    tell_verdicts(rows, done="moved" if apply_ else None, empty=f"No live run of {slug} is on version {from_}.")
+    if not apply_ and any(row["verdict"] == "ok" for row in rows):
+        say("Nothing was changed: add --apply to move them.")
+    elif migration is not None:
+        say(f"Undo, while they have not moved on: stellwerk workflow undo-migration {migration} --apply")
+
+
+@app.command("undo-migration")
+def undo_migration(
+    migration: int = typer.Argument(help="The number that migrate-runs gave.", metavar="ID", min=1),
+    apply_: bool = typer.Option(False, "--apply", help="Really move them; without it only say what would happen."),
+    batch: int = typer.Option(1000, "--batch", help="Runs per transaction.", min=1),
+    as_json: bool = JSON,
+) -> None:
+    """Move migrated runs back, as long as they have not gone on."""
+    verdicts: dict[int, dict[str, Any]] = {}
+    with engine() as stellwerk:
+        while True:
+            part = stellwerk.undo_migration(migration, dry_run=not apply_, batch=batch if apply_ else None)
+            verdicts.update((row["run_id"], row) for row in part)
+            if not apply_ or all(row["verdict"] != "ok" for row in part):
+                break
+    rows = [verdicts[run_id] for run_id in sorted(verdicts)]
+    if as_json:
+        say(to_json(rows))
+        return
+    tell_verdicts(rows, done="moved back" if apply_ else None, empty="All runs of this migration are back already.")
+    if not apply_ and any(row["verdict"] == "ok" for row in rows):
+        say("Nothing was changed: add --apply to move them back.")
+
+
+@app.command()
 def export(slug: str = SLUG, version: int | None = VERSION) -> None:
     """Print a version's document, as `apply` takes it."""
     say(to_json(_version(slug, version)["document"]))
+
+
+def _pair(text: str) -> tuple[str, str | None]:
+    old, sign, new = text.partition("=")
+    if not old or not sign:
+        raise UsageError(f"{text!r} is no pair of nodes", hint="Write --map old=new, or --map old= for none.")
+    return old, new or None
 
 
 def _documents(place: Path) -> list[Path]:
