@@ -239,6 +239,23 @@ def test_a_draft_with_errors_is_compared_as_it_is_written(differences):
     ]
 
 
+def test_the_condition_of_a_row_trigger_is_compared_word_by_word(db, differences):
+    db.execute("create table public.orders (order_id bigint primary key, status text)")
+
+    def watching(when, slug):
+        config = {"table": "public.orders", "on": ["update"], "when": when}
+        return document(slug, [node("row", "trigger.row", config), transform("end", 1)], ["row -> end"])
+
+    paid = "new.status = 'paid'"
+    assert differences(watching(paid, "spaces"), watching("new.status='paid'", "spaces")) == []
+    assert differences(watching(paid, "words"), watching("new.status = 'sent'", "words")) == [
+        ("expression", "row", "config.when", paid, "new.status = 'sent'", None)
+    ]
+    assert differences(watching(paid, "broken"), watching("new.status = 'paid", "broken")) == [
+        ("expression", "row", "config.when", paid, "new.status = 'paid", None)
+    ]
+
+
 def test_unknown_versions_and_workflows_are_refused(db, make_workflow):
     make_workflow(base())
     for sqlstate, query in (

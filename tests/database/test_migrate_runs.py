@@ -638,6 +638,35 @@ def test_a_result_waits_for_an_undo_and_goes_on_in_the_old_version(
     assert (run(db, run_id)["version"], run(db, run_id)["output"]) == (1, "old")
 
 
+def test_a_migration_is_not_continued_while_it_is_being_undone(db, dsn, engine, make_workflow, run_all, wait_until):
+    make_workflow(version(call("ask")))
+    runs = [start(db, "offer") for _ in range(2)]
+    run_all(db)
+    make_workflow(version(call("ask"), transform("last", 1)))
+    engine.migrate_runs("offer", 1, 2, dry_run=False, batch=1)
+    states_seen = []
+
+    def go_on(connection):
+        try:
+            connection.execute("select from stellwerk.migrate_runs('offer', 1, 2, dry_run => false)")
+        except psycopg.Error as error:
+            states_seen.append(error.sqlstate)
+
+    with psycopg.connect(dsn) as undoer, psycopg.connect(dsn, autocommit=True) as other:
+        undoer.execute("select from stellwerk.undo_migration(1, dry_run => false)")
+        continuing = threading.Thread(target=go_on, args=(other,))
+        continuing.start()
+        wait_until(
+            lambda: db.execute(
+                "select 1 from pg_locks where not granted and pid = %s", [other.info.backend_pid]
+            ).fetchone()
+        )
+        undoer.commit()
+        continuing.join()
+    assert states_seen == ["SW003"]
+    assert [run(db, each)["version"] for each in runs] == [1, 1]
+
+
 def test_an_undo_passes_over_a_run_that_is_being_moved(db, engine, make_workflow, run_all, worker):
     make_workflow(version(call("ask"), transform("last", "old")))
     run_id = start(db, "offer")
@@ -1003,3 +1032,20 @@ def test_wrong_use_is_refused(db, make_workflow, arguments, sqlstate, words):
 
 def test_undoing_what_never_was_is_refused(db):
     assert "no migration 5" in fails(db, "SW007", "select * from stellwerk.undo_migration(5)").message_primary
+
+
+def test_an_undo_of_no_run_at_all_is_refused(db):
+    diag = fails(db, "SW008", "select * from stellwerk.undo_migration(5, batch => 0)")
+    assert "at least 1" in diag.message_primary
+
+
+def test_a_step_on_a_node_that_its_version_does_not_have_is_left_alone(db, make_workflow, run_all, migrate):
+    make_workflow(version(call("ask")))
+    run_id = start(db, "offer")
+    run_all(db)
+    make_workflow(version(call("ask"), transform("last", 1)))
+    db.execute("update stellwerk.step set node_id = 'ghost' where node_id = 'ask'")
+    [(verdict, reason)] = migrate(dry_run=False).values()
+    assert verdict == "blocked"
+    assert reason.endswith("stands on node ghost, which version 1 does not have")
+    assert run(db, run_id)["version"] == 1
