@@ -973,6 +973,26 @@ def test_what_another_migration_has_moved_back_is_not_moved_again_by_the_same(db
     assert (run(db, run_id)["version"], facts(db, run_id)[3]) == (1, False)
 
 
+def test_the_audit_log_says_who_moved_which_run_and_what_is_kept_goes_with_the_run(db, engine, make_workflow, run_all):
+    make_workflow(version(call("ask")))
+    run_id = start(db, "offer")
+    run_all(db)
+    make_workflow(version(call("ask"), transform("last", 1)))
+    engine.migrate_runs("offer", 1, 2, dry_run=False)
+    engine.undo_migration(1, dry_run=False)
+    assert db.execute(
+        "select actor, action, before, after from stellwerk.audit_log"
+        " where subject = 'run' and subject_id = %s order by audit_id",
+        [str(run_id)],
+    ).fetchall() == [
+        ("db:postgres", "migrate_run", {"version": 1}, {"version": 2, "migration_id": "1"}),
+        ("db:postgres", "undo_migration", {"version": 2}, {"version": 1, "migration_id": "1"}),
+    ]
+    db.execute("select stellwerk.remove_parts(1, array[%(run)s]::bigint[], %(run)s, %(run)s)", {"run": run_id})
+    assert db.execute("select count(*) from stellwerk.run_migration").fetchone() == (0,)
+    assert db.execute("select moved from stellwerk.migration_progress").fetchall() == [(0,)]
+
+
 # -- who may --------------------------------------------------------------------------------------------------------------
 
 
