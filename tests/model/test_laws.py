@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from model.graphs import PAYLOAD, documents
 from model.laws import broken, digests
 from model.shapes import SHAPES
 from psycopg.types.json import Jsonb
@@ -90,22 +91,29 @@ class Moves(RuleBasedStateMachine):
 
     @rule(shape=st.sampled_from(sorted(SHAPES)))
     def publish(self, shape: str) -> None:
-        slug = f"{self.name}-{shape}"
+        """A workflow, or one more version of it, and a run."""
         text = json.dumps(SHAPES[shape]).replace("CHILD", f"{self.name}-line")
-        compiled = compile_workflow({**json.loads(text), "slug": slug})
+        self.publish_document(f"{self.name}-{shape}", json.loads(text))
+
+    @rule(which=st.integers(0, 1), drawn=documents())
+    def publish_random(self, which: int, drawn: dict[str, Any]) -> None:
+        self.publish_document(f"{self.name}-random-{which}", drawn)
+
+    def publish_document(self, slug: str, made: dict[str, Any]) -> None:
+        compiled = compile_workflow({**made, "slug": slug})
         assert compiled.is_publishable, compiled.problems
         engine = Engine(self.db)
         slug, version = engine.save_workflow(compiled.document, compiled.plan, [])
         engine.publish_workflow(slug, version)
         if slug not in self.published:
             self.published.append(slug)
-        self.start(len(self.published) - 1)
+        self.start(self.published.index(slug))
 
     @rule(place=PLACES)
     def start(self, place: int) -> None:
         key = f"{self.name}-{place % 3}"
         slug = self.published[place % len(self.published)]
-        self.db.execute("select stellwerk.start_run(%s, %s)", (slug, Jsonb({"key": key, "zero": 0})))
+        self.db.execute("select stellwerk.start_run(%s, %s)", (slug, Jsonb({**PAYLOAD, "key": key})))
 
     @rule()
     def pump(self) -> None:
