@@ -125,28 +125,33 @@ class Moves(RuleBasedStateMachine):
     @rule(place=PLACES, which=st.integers(0, 1), loses_rows=st.booleans())
     def take(self, place: int, which: int, loses_rows: bool) -> None:
         """A worker takes a step; with its queue row others may be gone as well."""
-        step = self.pick(
-            place,
+        queued = (
             "select run_id, step_id, job_id from stellwerk.step where tenant_id = 1 and run_id >= %s "
-            "and state = 'queued' and runs_in = 'worker' order by step_id",
+            "and state = 'queued' and runs_in = 'worker' order by step_id"
         )
+        step = self.pick(place, queued)
+        if not step:
+            self.pump()
+            step = self.pick(place, queued)
         if step:
             worker = self.workers[which]
             self.taken += [(worker, taken) for taken in worker.begin([step[:2]])]
             if loses_rows:
                 self.db.execute("delete from stellwerk_queue.pgqueuer where id = %s", (step[2],))
 
-    @precondition(lambda self: self.taken)
     @rule(place=PLACES)
     def complete(self, place: int) -> None:
         self.hand_in(place, output={"n": 1})
 
-    @precondition(lambda self: self.taken)
     @rule(place=PLACES, retryable=st.booleans())
     def fail(self, place: int, retryable: bool) -> None:
         self.hand_in(place, error={"class": "test", "message": "no", "retryable": retryable})
 
     def hand_in(self, place: int, **result: Any) -> None:
+        if not self.taken:
+            self.take(place, 0, False)
+        if not self.taken:
+            return
         worker, taken = self.taken.pop(place % len(self.taken))
         held = self.value(
             "select state = 'running' and attempt = %s and worker_id = %s from stellwerk.step where tenant_id = 1 and run_id = %s and step_id = %s",
