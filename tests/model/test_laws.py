@@ -211,11 +211,26 @@ class Moves(RuleBasedStateMachine):
             "select run_id, step_id from stellwerk.step where tenant_id = 1 and run_id >= %s and state = 'running' order by step_id",
         )
         if step:
-            self.db.execute(
-                "update stellwerk.step set timeout_at = now() - interval '1 hour' where tenant_id = 1 and run_id = %s and step_id = %s",
-                step,
-            )
-            self.tick()
+            self.time_is_up(*step)
+
+    def time_is_up(self, run_id: int, step_id: int) -> None:
+        self.db.execute(
+            "update stellwerk.step set timeout_at = now() - interval '1 hour' where tenant_id = 1 and run_id = %s and step_id = %s",
+            (run_id, step_id),
+        )
+        self.tick()
+
+    @rule(place=PLACES)
+    def attempt_is_overtaken(self, place: int) -> None:
+        """The attempt takes too long, the same worker begins another one, and then comes the first one's result."""
+        before = len(self.taken)
+        self.take(place, 0, False)
+        if len(self.taken) > before:
+            worker, taken = self.taken[-1]
+            self.time_is_up(taken["run_id"], taken["step_id"])
+            again = worker.begin([(taken["run_id"], taken["step_id"])])
+            self.hand_in(len(self.taken) - 1, output={"n": 4})
+            self.taken += [(worker, one) for one in again]
 
     @rule(place=PLACES)
     def time_passes(self, place: int) -> None:
@@ -238,9 +253,17 @@ class Moves(RuleBasedStateMachine):
 
     @rule(place=PLACES)
     def signal(self, place: int) -> None:
+        """One that somebody waits for, if anybody does; else it is kept."""
+        wait = self.pick(
+            place,
+            "select correlation from stellwerk.wait where tenant_id = 1 and run_id >= %s and event = 'news' order by step_id",
+        )
         before = self.still()
-        self.db.execute("select stellwerk.signal('news', %s)", (f"{self.name}-{place % 3}",))
+        self.db.execute("select stellwerk.signal('news', %s)", wait or (f"{self.name}-{place % 3}",))
         self.unmoved(before)
+        self.laws_hold()
+        if place % 2:
+            self.pump()
 
     @rule(place=PLACES, compensate=st.booleans())
     def cancel(self, place: int, compensate: bool) -> None:
