@@ -374,7 +374,11 @@ begin
    where s.tenant_id = p_tenant_id and s.run_id = p_run.run_id and s.step_id = any (p_step_ids) and s.error is not null
   on conflict do nothing;
   update stellwerk.step s
-     set state = case when s.was = 'joining' then 'joining' when s.was in ('waiting', 'failed') and s.type = 'logic.loop' then 'waiting' else 'queued' end,
+     set state = case when s.was = 'joining' then 'joining'
+                      -- A loop that could not begin, for its items were no list, has no iterations: it is run again.
+                      when s.was in ('waiting', 'failed') and s.type = 'logic.loop' and exists (
+                        select from stellwerk.loop l where l.tenant_id = p_tenant_id and l.run_id = p_run.run_id and l.step_id = s.step_id) then 'waiting'
+                      else 'queued' end,
          runs_in = case when s.type <> 'logic.loop' and s.runs_in = 'wait' then 'sql' else s.runs_in end,
          version = p_version, was = null, port = null, failures = 0, output = null, error = null, reason = null, due_at = null, ended_at = null,
          queued_at = v_now

@@ -48,6 +48,22 @@ begin
       raise exception 'version % has no node % of the same type', p_version, v_bad
         using errcode = 'SW005', hint = 'Retry from a node that is in that version, or on the run''s own version.';
     end if;
+    -- A loop goes on with its iterations; one whose collect raised has none that could go on.
+    select string_agg(distinct l.node_id, ', ') into v_bad
+      from unnest(v_steps) x (step_id)
+     cross join lateral (
+       select o.node_id, o.step_id from stellwerk.step o
+        where o.tenant_id = p_tenant_id and o.run_id = p_run.run_id and o.step_id = x.step_id and o.type = 'logic.loop' offset 0) l
+     where exists (select from stellwerk.loop b where b.tenant_id = p_tenant_id and b.run_id = p_run.run_id and b.step_id = l.step_id)
+       and not exists (
+         select from unnest(v_steps) y (step_id)
+           join stellwerk.step i on i.tenant_id = p_tenant_id and i.run_id = p_run.run_id and i.step_id = y.step_id
+           join stellwerk.scope o on o.tenant_id = p_tenant_id and o.run_id = p_run.run_id and o.scope_id = i.scope_id
+          where o.loop_step_id = l.step_id);
+    if v_bad is not null then
+      raise exception 'no step of loop % can be tried again: its collect could not be computed', v_bad
+        using errcode = 'SW003', hint = format('Retry from node %s, or from an earlier one.', v_bad);
+    end if;
     perform stellwerk.reopen_steps(p_tenant_id, p_run, p_version, v_steps);
   else
     v_queued := array[stellwerk.restart_token(p_tenant_id, p_run, p_from_node, p_version)];

@@ -158,7 +158,7 @@ class Interpreter:
             for move in moves:
                 if move.waits:
                     for _ in range(move.step.settings.get("parallel", 1)):
-                        self.begin_iteration(move.step)
+                        self.enter(self.begin_iteration(move.step))
             self.take_places()
             self.end_run(moves)
             while self.state == "running" and self.decide_meetings():
@@ -214,19 +214,26 @@ class Interpreter:
 
     # Loops
 
-    def begin_iteration(self, loop: Step) -> None:
-        """The next item, if there is one left."""
+    def begin_iteration(self, loop: Step) -> Scope | None:
+        """The next item has its turn, if there is one left."""
         index = len(loop.iterations)
-        if index < len(loop.settings["items"]):
-            scope = next(s for s in self.scopes if s.loop is loop and s.index == index)
-            loop.iterations.append(scope)
-            for way in self.ways.leaving(loop.node, "each"):
-                if way.target != loop.node:
-                    self.arrive(way.target, scope, loop.node)
+        if index == len(loop.settings["items"]):
+            return None
+        scope = self.iterations_of(loop)[index]
+        loop.iterations.append(scope)
+        return scope
+
+    def enter(self, scope: Scope | None) -> None:
+        """The tokens with which an iteration begins."""
+        if scope is not None and scope.loop is not None and scope.state == "running":
+            for way in self.ways.leaving(scope.loop.node, "each"):
+                if way.target != scope.loop.node:
+                    self.arrive(way.target, scope, scope.loop.node)
 
     def end_iterations(self, moves: list[Move]) -> list[Move]:
         """The iterations in which a token has just ended, where it was the last or failed; what becomes of their loops."""
         brought: list[Move] = []
+        begun: list[Scope | None] = []
         for scope in self.scopes:
             ended = [move for move in moves if move.step.scope is scope and self.has_ended(move)]
             errors = [move.error for move in ended if move.step.state == "failed" and move.port is None]
@@ -248,7 +255,9 @@ class Interpreter:
             elif all(other.state in ("completed", "failed") for other in self.iterations_of(loop)):
                 brought.append(Move(loop, "done", self.loop_output(loop)))
             else:
-                self.begin_iteration(loop)
+                begun.append(self.begin_iteration(loop))
+        for next_scope in begun:
+            self.enter(next_scope)  # unless another iteration has failed their loop meanwhile
         return [move for move in brought if move.step.live]
 
     def iterations_of(self, loop: Step) -> list[Scope]:

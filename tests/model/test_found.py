@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import psycopg
 import pytest
 from database.helpers import START, document, node, run, start, states, transform
 from model.engine_side import EngineSide
@@ -89,3 +90,36 @@ def test_a_retried_run_goes_on_with_what_was_on_its_way(db: Any, make_workflow: 
     run_all(db)
     assert run(db, run_id)["state"] == "completed"
     assert states(db, run_id) == {"start": "completed", "x": "completed", "t": "completed", "u": "completed"}
+
+
+def test_a_loop_that_could_not_begin_is_begun_by_a_retry(db: Any, make_workflow: Any, run_all: Any) -> None:
+    slug = make_workflow(
+        document(
+            "found", [START, loop("l", "{{ trigger.payload.list }}"), transform("t", 1)], ["start -> l", "l.each -> t"]
+        )
+    )
+    run_id = start(db, slug, {"list": "none"})
+    run_all(db)
+    assert run(db, run_id)["error"]["class"] == "not_a_list"
+    db.execute("select stellwerk.edit_run(%s, %s)", (run_id, Jsonb({"list": [1, 2]})))
+    db.execute("select stellwerk.retry_run(%s)", (run_id,))
+    run_all(db)
+    assert (run(db, run_id)["state"], run(db, run_id)["output"]) == (
+        "completed",
+        {"items": [1, 1], "count": 2, "errors": []},
+    )
+
+
+def test_a_loop_whose_collect_raised_is_retried_from_its_node_only(db: Any, make_workflow: Any, run_all: Any) -> None:
+    collecting = loop("l", [1, 2], collect="{{ 1 / trigger.payload.zero }}")
+    slug = make_workflow(document("found", [START, collecting, transform("t", 1)], ["start -> l", "l.each -> t"]))
+    run_id = start(db, slug, {"zero": 0})
+    run_all(db)
+    assert run(db, run_id)["error"]["class"] == "item_failed"
+    with pytest.raises(psycopg.Error, match="collect could not be computed") as raised:
+        db.execute("select stellwerk.retry_run(%s)", (run_id,))
+    assert raised.value.sqlstate == "SW003"
+    db.execute("select stellwerk.edit_run(%s, %s)", (run_id, Jsonb({"zero": 1})))
+    db.execute("select stellwerk.retry_run(%s, 'l')", (run_id,))
+    run_all(db)
+    assert (run(db, run_id)["state"], run(db, run_id)["output"]["items"]) == ("completed", [1, 1])

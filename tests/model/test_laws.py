@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from model.graphs import PAYLOAD, documents
 from model.laws import broken, digests
 from model.shapes import SHAPES
 from psycopg.types.json import Jsonb
@@ -90,22 +91,29 @@ class Moves(RuleBasedStateMachine):
 
     @rule(shape=st.sampled_from(sorted(SHAPES)))
     def publish(self, shape: str) -> None:
-        slug = f"{self.name}-{shape}"
+        """A workflow, or one more version of it, and a run."""
         text = json.dumps(SHAPES[shape]).replace("CHILD", f"{self.name}-line")
-        compiled = compile_workflow({**json.loads(text), "slug": slug})
+        self.publish_document(f"{self.name}-{shape}", json.loads(text))
+
+    @rule(which=st.integers(0, 1), drawn=documents())
+    def publish_random(self, which: int, drawn: dict[str, Any]) -> None:
+        self.publish_document(f"{self.name}-random-{which}", drawn)
+
+    def publish_document(self, slug: str, made: dict[str, Any]) -> None:
+        compiled = compile_workflow({**made, "slug": slug})
         assert compiled.is_publishable, compiled.problems
         engine = Engine(self.db)
         slug, version = engine.save_workflow(compiled.document, compiled.plan, [])
         engine.publish_workflow(slug, version)
         if slug not in self.published:
             self.published.append(slug)
-        self.start(len(self.published) - 1)
+        self.start(self.published.index(slug))
 
     @rule(place=PLACES)
     def start(self, place: int) -> None:
         key = f"{self.name}-{place % 3}"
         slug = self.published[place % len(self.published)]
-        self.db.execute("select stellwerk.start_run(%s, %s)", (slug, Jsonb({"key": key, "zero": 0})))
+        self.db.execute("select stellwerk.start_run(%s, %s)", (slug, Jsonb({**PAYLOAD, "key": key})))
 
     @rule()
     def pump(self) -> None:
@@ -117,28 +125,33 @@ class Moves(RuleBasedStateMachine):
     @rule(place=PLACES, which=st.integers(0, 1), loses_rows=st.booleans())
     def take(self, place: int, which: int, loses_rows: bool) -> None:
         """A worker takes a step; with its queue row others may be gone as well."""
-        step = self.pick(
-            place,
+        queued = (
             "select run_id, step_id, job_id from stellwerk.step where tenant_id = 1 and run_id >= %s "
-            "and state = 'queued' and runs_in = 'worker' order by step_id",
+            "and state = 'queued' and runs_in = 'worker' order by step_id"
         )
+        step = self.pick(place, queued)
+        if not step:
+            self.pump()
+            step = self.pick(place, queued)
         if step:
             worker = self.workers[which]
             self.taken += [(worker, taken) for taken in worker.begin([step[:2]])]
             if loses_rows:
                 self.db.execute("delete from stellwerk_queue.pgqueuer where id = %s", (step[2],))
 
-    @precondition(lambda self: self.taken)
     @rule(place=PLACES)
     def complete(self, place: int) -> None:
         self.hand_in(place, output={"n": 1})
 
-    @precondition(lambda self: self.taken)
     @rule(place=PLACES, retryable=st.booleans())
     def fail(self, place: int, retryable: bool) -> None:
         self.hand_in(place, error={"class": "test", "message": "no", "retryable": retryable})
 
     def hand_in(self, place: int, **result: Any) -> None:
+        if not self.taken:
+            self.take(place, 0, False)
+        if not self.taken:
+            return
         worker, taken = self.taken.pop(place % len(self.taken))
         held = self.value(
             "select state = 'running' and attempt = %s and worker_id = %s from stellwerk.step where tenant_id = 1 and run_id = %s and step_id = %s",
@@ -198,11 +211,26 @@ class Moves(RuleBasedStateMachine):
             "select run_id, step_id from stellwerk.step where tenant_id = 1 and run_id >= %s and state = 'running' order by step_id",
         )
         if step:
-            self.db.execute(
-                "update stellwerk.step set timeout_at = now() - interval '1 hour' where tenant_id = 1 and run_id = %s and step_id = %s",
-                step,
-            )
-            self.tick()
+            self.time_is_up(*step)
+
+    def time_is_up(self, run_id: int, step_id: int) -> None:
+        self.db.execute(
+            "update stellwerk.step set timeout_at = now() - interval '1 hour' where tenant_id = 1 and run_id = %s and step_id = %s",
+            (run_id, step_id),
+        )
+        self.tick()
+
+    @rule(place=PLACES)
+    def attempt_is_overtaken(self, place: int) -> None:
+        """The attempt takes too long, the same worker begins another one, and then comes the first one's result."""
+        before = len(self.taken)
+        self.take(place, 0, False)
+        if len(self.taken) > before:
+            worker, taken = self.taken[-1]
+            self.time_is_up(taken["run_id"], taken["step_id"])
+            again = worker.begin([(taken["run_id"], taken["step_id"])])
+            self.hand_in(len(self.taken) - 1, output={"n": 4})
+            self.taken += [(worker, one) for one in again]
 
     @rule(place=PLACES)
     def time_passes(self, place: int) -> None:
@@ -225,9 +253,17 @@ class Moves(RuleBasedStateMachine):
 
     @rule(place=PLACES)
     def signal(self, place: int) -> None:
+        """One that somebody waits for, if anybody does; else it is kept."""
+        wait = self.pick(
+            place,
+            "select correlation from stellwerk.wait where tenant_id = 1 and run_id >= %s and event = 'news' order by step_id",
+        )
         before = self.still()
-        self.db.execute("select stellwerk.signal('news', %s)", (f"{self.name}-{place % 3}",))
+        self.db.execute("select stellwerk.signal('news', %s)", wait or (f"{self.name}-{place % 3}",))
         self.unmoved(before)
+        self.laws_hold()
+        if place % 2:
+            self.pump()
 
     @rule(place=PLACES, compensate=st.booleans())
     def cancel(self, place: int, compensate: bool) -> None:
