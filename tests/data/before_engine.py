@@ -28,7 +28,13 @@ def _document(slug: str, nodes: list[dict[str, Any]], edges: str, **more: Any) -
         source, target = edge.strip().split(">")
         name, _, port = source.partition(".")
         parsed.append({"from": name, "to": target, **({"port": port} if port else {})})
-    return {"slug": slug, "name": slug, "nodes": [{"id": "start", "type": "trigger.manual"}, *nodes], "edges": parsed, **more}
+    return {
+        "slug": slug,
+        "name": slug,
+        "nodes": [{"id": "start", "type": "trigger.manual"}, *nodes],
+        "edges": parsed,
+        **more,
+    }
 
 
 def _call(name: str, **more: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 from database.helpers import PERMANENT, START, Worker, call, document, node, start, transform
+from model import laws
 from psycopg.types.json import Jsonb
 
 Connection = psycopg.Connection[Any]
@@ -40,6 +41,19 @@ class Scene:
         ).fetchone()
         assert row is not None
         return int(row[0])
+
+
+def broken(db: Connection, *, at_rest: bool = False) -> list[Any]:
+    """What breaks a law; some hold only when pump and tick have nothing left to do."""
+    lost = db.execute(
+        """
+        select 'a worker step that is queued has a row in the queue', s.run_id, s.node_id from stellwerk.step s
+          join stellwerk.run r on r.tenant_id = s.tenant_id and r.run_id = s.run_id
+         where s.state = 'queued' and s.runs_in = 'worker' and r.state <> 'paused'
+           and not exists (select from stellwerk_queue.pgqueuer q where q.id = s.job_id)
+        """
+    ).fetchall()
+    return lost + laws.broken(db, 0, pumped=at_rest)
 
 
 # -- where runs stand -------------------------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from database.helpers import START, Worker, call, document, run, start, states, transform
-from database.laws import broken
-from database.scenes import MOVES, SCENES, Connection, Scene
+from database.scenes import MOVES, SCENES, Connection, Scene, broken
 
 
 @dataclass

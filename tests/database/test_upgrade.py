@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from data.before_engine import DOCUMENTS, unpack
 from database.helpers import Connection, Worker, start
-from database.laws import broken
+from database.scenes import broken
 from psycopg.types.json import Jsonb
 
 from stellwerk.database.schema import migrate
@@ -91,7 +91,12 @@ class Player:
     def end(self, steps: list[dict[str, Any]]) -> None:
         payloads = {flight.run_id: flight.payload for flight in self.flights}
         completions = [
-            {"run": s["run_id"], "step": s["step_id"], "attempt": s["attempt"], **self.result(s, payloads.get(s["run_id"], {}))}
+            {
+                "run": s["run_id"],
+                "step": s["step_id"],
+                "attempt": s["attempt"],
+                **self.result(s, payloads.get(s["run_id"], {})),
+            }
             for s in steps
         ]
         answer = self.db.execute(
@@ -131,7 +136,9 @@ class Player:
             steps = self.worker.begin(self.next_of({run_id for run_id, _ in self.worker.queued()}))
             if steps:
                 self.end(steps)
-            elif self.db.execute("select not exists (select from stellwerk.timer where kind in ('retry', 'start'))").fetchone()[0]:
+            elif self.db.execute(
+                "select not exists (select from stellwerk.timer where kind in ('retry', 'start'))"
+            ).fetchone()[0]:
                 return
         raise AssertionError("the runs do not come to an end")
 
@@ -165,7 +172,10 @@ def prepare(db: Connection, workflows: list[dict[str, Any]]) -> None:
     db.execute("select stellwerk.register_table('shop.lead', 'lead')")
     db.execute("select stellwerk.register_function('check', 'shop.check(jsonb, jsonb)')")
     for flow in workflows:
-        db.execute("select stellwerk.save_workflow(%s, %s, %s)", [Jsonb(flow[part]) for part in ("document", "plan", "problems")])
+        db.execute(
+            "select stellwerk.save_workflow(%s, %s, %s)",
+            [Jsonb(flow[part]) for part in ("document", "plan", "problems")],
+        )
         db.execute("select stellwerk.publish_workflow(%s)", (flow["document"]["slug"],))
     db.execute("select stellwerk.watch_table('shop.lead', 'by-row')")
 
@@ -190,7 +200,10 @@ def expected(server):
     dsn = server.database()
     with psycopg.connect(dsn, autocommit=True) as db:
         compiled = [compile_workflow(document) for document in DOCUMENTS]
-        prepare(db, [{"document": c.document, "plan": c.plan, "problems": [p.as_json() for p in c.problems]} for c in compiled])
+        prepare(
+            db,
+            [{"document": c.document, "plan": c.plan, "problems": [p.as_json() for p in c.problems]} for c in compiled],
+        )
         db.execute("insert into shop.gate values (true)")
         found: dict[tuple[str, str, bool], dict[str, Any]] = {}
         for mended in (False, True):
@@ -287,7 +300,9 @@ def test_a_run_that_failed_before_can_be_retried(upgraded, old, empty_dsn, expec
     broken_ones = [(slug, payload) for slug, payload in CASES if "breaks" in payload and slug != "routed"]
     calls = 99 if upgraded == "after it failed" else 1
     player = Player(empty_dsn, old, [Flight(slug, payload, calls) for slug, payload in broken_ones])
-    cancelled = [Flight(slug, payload, calls) for slug, payload in CASES if "breaks" not in payload for calls in range(1, 4)]
+    cancelled = [
+        Flight(slug, payload, calls) for slug, payload in CASES if "breaks" not in payload for calls in range(1, 4)
+    ]
     player.flights += [*cancelled, Flight("straight", PHONE, 1, "taken"), Flight("straight", PHONE, 1, "lost")]
     player.begin()
     player.fly()
@@ -314,7 +329,9 @@ def test_a_run_that_failed_before_can_be_retried(upgraded, old, empty_dsn, expec
 
 def test_a_run_that_ended_before_can_go_back_to_an_earlier_node(old, empty_dsn):
     flights = [Flight("straight", {**PHONE, "breaks": ["three"]}), Flight("branches", {**PHONE, "breaks": ["b2"]})]
-    player = Player(empty_dsn, old, [*flights, Flight("straight", PHONE, 1, "taken"), Flight("straight", PHONE, 1, "lost")])
+    player = Player(
+        empty_dsn, old, [*flights, Flight("straight", PHONE, 1, "taken"), Flight("straight", PHONE, 1, "lost")]
+    )
     player.begin()
     player.fly()
     migrate(empty_dsn)
@@ -325,7 +342,9 @@ def test_a_run_that_ended_before_can_go_back_to_an_earlier_node(old, empty_dsn):
     assert broken(old, at_rest=True) == []
     for flight in flights:
         assert player.states()[flight.run_id] == "completed"
-        again = old.execute("select count(*) from stellwerk.step where run_id = %s and node_id = 'start'", (flight.run_id,))
+        again = old.execute(
+            "select count(*) from stellwerk.step where run_id = %s and node_id = 'start'", (flight.run_id,)
+        )
         assert again.fetchone() == (2,)
 
 
