@@ -188,6 +188,8 @@ comment on column stellwerk.move.ending is 'True while the run is being compensa
 comment on column stellwerk.move.undo is 'The node''s compensate.';
 
 -- What lies behind a cycle is visited as often as the cycle is gone round: versions that were compiled before said so of the cycle only.
+-- The trigger that keeps published plans as they are is set anew when sql/ is loaded, in the same transaction.
+drop trigger if exists plan_node_frozen on stellwerk.plan_node;
 with recursive behind (tenant_id, workflow_id, version, node_id) as (
   select n.tenant_id, n.workflow_id, n.version, n.node_id from stellwerk.plan_node n where n.cyclic
   union

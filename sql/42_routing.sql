@@ -46,8 +46,10 @@ begin
     continue when v_token.visit <> 0;
     -- The last visit may be stored, about to be stored, or among the tokens that go out with this one. Where ways meet
     -- those become one, and so count once.
-    select max(s.visit) into v_visit from stellwerk.step s
-     where s.tenant_id = p_tenant_id and s.run_id = v_token.run_id and s.node_id = v_token.node_id and s.scope_id = v_token.scope_id;
+    -- In this form there is one index that serves it; for max() another that reads the whole run seems as good.
+    select s.visit into v_visit from stellwerk.step s
+     where s.tenant_id = p_tenant_id and s.run_id = v_token.run_id and s.node_id = v_token.node_id and s.scope_id = v_token.scope_id
+     order by s.visit desc limit 1;
     select greatest(v_visit, max(t.visit)) into v_visit
       from unnest(p_resting || case when v_token.joins then '{}' else v_tokens[:i - 1] end) t
      where t.run_id = v_token.run_id and t.node_id = v_token.node_id and t.scope_id = v_token.scope_id;

@@ -97,7 +97,6 @@ declare
   v_move  stellwerk.move;
   v_entry stellwerk.move;
   v_entries stellwerk.move[] := '{}';
-  v_next  bigint;
 begin
   moves := '{}';
   dropped := '{}';
@@ -145,13 +144,15 @@ begin
       moves := moves || v_move;
       continue;
     end if;
-    update stellwerk.scope s set state = 'running'
-     where s.tenant_id = p_tenant_id and s.run_id = v_loop.run_id and s.loop_step_id = v_loop.step_id and s.position = v_loop.started - 1
-       and s.state = 'pending'
-    returning s.scope_id into v_next;
-    if found then
+    -- Asked for in order, so that no other index seems as good as the one by position: it would read the whole loop.
+    select * into v_scope from stellwerk.scope s
+     where s.tenant_id = p_tenant_id and s.run_id = v_loop.run_id and s.loop_step_id = v_loop.step_id and s.position >= v_loop.started - 1
+     order by s.position limit 1;
+    if v_scope.position = v_loop.started - 1 and v_scope.state = 'pending' then
+      update stellwerk.scope s set state = 'running'
+       where s.tenant_id = p_tenant_id and s.run_id = v_scope.run_id and s.scope_id = v_scope.scope_id;
       v_entry := v_move;
-      v_entry.scope_id := v_next;
+      v_entry.scope_id := v_scope.scope_id;
       v_entry.port := 'each';
       v_entries := v_entries || v_entry;
     end if;

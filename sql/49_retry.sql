@@ -39,6 +39,14 @@ begin
         using errcode = 'SW003', hint = 'Retry it from an earlier node, for example from its trigger.';
     end if;
     v_steps := stellwerk.resumable_steps(p_tenant_id, p_run.run_id);
+    if cardinality(v_steps) = 0 and p_run.started_at is not null then
+      perform stellwerk.recall_steps(p_tenant_id, p_run);
+      v_steps := stellwerk.resumable_steps(p_tenant_id, p_run.run_id);
+      if cardinality(v_steps) = 0 then
+        raise exception 'run % has no step from which it could go on', p_run.run_id
+          using errcode = 'SW003', hint = 'Retry it from an earlier node, for example from its trigger.';
+      end if;
+    end if;
     select string_agg(distinct s.node_id, ', ') into v_bad
       from unnest(v_steps) x (step_id)
      cross join lateral (select o.* from stellwerk.step o where o.tenant_id = p_tenant_id and o.run_id = p_run.run_id and o.step_id = x.step_id offset 0) s
@@ -121,6 +129,31 @@ begin
 end
 $$;
 comment on function stellwerk.resumable_steps(bigint, bigint) is 'The steps with which a run that has ended can go on: those that failed for good and those that it was cancelled with.';
+
+-- Runs that ended before steps kept what they were (was): what was live is known by its end, which is the run's to the
+-- microsecond. A token with others on their way to it waited for them; anything else is simply due again.
+create or replace function stellwerk.recall_steps(p_tenant_id bigint, p_run stellwerk.run)
+returns void language plpgsql set search_path = '' as $$
+begin
+  with live as (
+    select s.step_id, s.node_id, s.arrived, s.state = 'cancelled' and s.attempt = 0 and s.job_id is null as untouched, s.state <> 'cancelled' as failed
+      from stellwerk.step s
+     where s.tenant_id = p_tenant_id and s.run_id = p_run.run_id and s.scope_id = 0
+       and ((s.state = 'cancelled' and s.ended_at = p_run.ended_at) or (s.state = 'failed' and s.port is null)
+            or (s.type = 'logic.stop' and s.state = 'completed' and s.input ->> 'outcome' = 'failed')))
+  update stellwerk.step s
+     set was = case when l.failed then 'failed'
+                    when l.untouched and l.arrived is not null and exists (
+                           select from live o
+                            where n.upstream -> p_run.trigger_node ? o.node_id and o.step_id <> l.step_id) then 'joining'
+                    else 'queued' end
+    from live l
+    left join stellwerk.plan_node n
+      on n.tenant_id = p_tenant_id and n.workflow_id = p_run.workflow_id and n.version = p_run.version and n.node_id = l.node_id
+   where s.tenant_id = p_tenant_id and s.run_id = p_run.run_id and s.step_id = l.step_id;
+end
+$$;
+comment on function stellwerk.recall_steps(bigint, stellwerk.run) is 'Finds out where a run stood that ended under an earlier release, as if its steps had kept it.';
 
 create or replace function stellwerk.retry_plan(run_id bigint, from_node text default null, version integer default null)
 returns table (node_id text, type text, runs_in text, times_done bigint, repeats boolean)

@@ -11,6 +11,9 @@ begin
   if v_run.state in ('completed', 'failed', 'cancelled') then
     raise exception 'run % is % already', v_run.run_id, v_run.state
       using errcode = 'SW003', hint = 'Only a run that has not ended can be cancelled.';
+  elsif v_run.ending is not null and coalesce(compensate, false) then
+    raise exception 'run % is being compensated already', v_run.run_id
+      using errcode = 'SW003', hint = 'Without compensate it ends at once, and what has not been undone yet stays.';
   end if;
   perform stellwerk.note_action(v_tenant_id, 'cancel_run', 'run', v_run.run_id::text, jsonb_build_object('state', v_run.state), 
     jsonb_build_object('reason', reason, 'compensate', coalesce(compensate, false)));
@@ -18,7 +21,7 @@ begin
     'reason', coalesce(reason, 'cancelled by ' || stellwerk.actor()), 'compensate', coalesce(compensate, false)));
 end
 $$;
-comment on function stellwerk.cancel_run(bigint, text, boolean) is 'Ends a run, its live steps and the runs it called as cancelled; with compensate the compensate nodes of its completed steps run first, the latest first. A step that runs in a worker may still end, and changes nothing then. Errors: SW007, SW003 when it has ended.';
+comment on function stellwerk.cancel_run(bigint, text, boolean) is 'Ends a run, its live steps and the runs it called as cancelled; with compensate the compensate nodes of its completed steps run first, the latest first. A step that runs in a worker may still end, and changes nothing then. Errors: SW007, SW003 when it has ended, or is to be compensated and already is.';
 
 create or replace function stellwerk.pause_run(run_id bigint)
 returns void language plpgsql security definer  -- callers have no right to write the tables

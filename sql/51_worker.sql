@@ -293,6 +293,8 @@ begin
      where s.tenant_id = p_tenant_id and s.run_id = any (v_runs) and s.state = 'running'
        and (s.lease_until < v_now or s.timeout_at < v_now - interval '1 second' or s.worker_id = any (v_absent))
      order by s.run_id, s.step_id
+       -- A sign of life locks only the step: one that comes at this very moment counts.
+       for no key update skip locked
   loop
     v_count := v_count + 1;
     if v_step.timed_out then

@@ -54,7 +54,12 @@ begin
   end if;
   v_runs := stellwerk.lock_free_runs(p_tenant_id, v_runs);
   for v_timer in
-    delete from stellwerk.timer x where x.tenant_id = p_tenant_id and x.run_id = any (v_runs) and x.due_at <= v_now returning x.*
+    delete from stellwerk.timer x
+     where x.tenant_id = p_tenant_id and x.run_id = any (v_runs) and x.due_at <= v_now
+       -- What came before the time was up counts, though pump has not got to it yet.
+       and not exists (select from stellwerk.run_message m
+                        where m.tenant_id = p_tenant_id and m.run_id = x.run_id and m.step_id = x.step_id and m.created_at <= x.due_at)
+    returning x.*
   loop
     v_count := v_count + 1;
     case v_timer.kind

@@ -81,6 +81,62 @@ def chain(slug: str, trigger: dict[str, Any], count: int) -> dict[str, Any]:
     }
 
 
+# Round and round: for what a late step costs.
+SQL_ROUND: dict[str, Any] = {
+    "slug": "bench-round",
+    "name": "SQL nodes in a circle",
+    "nodes": [
+        {"id": "start", "type": "trigger.manual"},
+        {"id": "count", "type": "logic.set", "config": {"values": {"n": "{{ coalesce(vars.n, 0) + 1 }}"}}, "max_visits": 1_000_000},
+        {"id": "enough", "type": "logic.if", "config": {"condition": "steps.count.output.n >= 1000000"}, "max_visits": 1_000_000},
+        {"id": "end", "type": "logic.transform", "config": {"output": 1}},
+    ],
+    "edges": [
+        {"from": "start", "to": "count"},
+        {"from": "count", "to": "enough"},
+        {"from": "enough", "port": "false", "to": "count"},
+        {"from": "enough", "port": "true", "to": "end"},
+    ],
+}  # fmt: skip
+WORKER_ROUND: dict[str, Any] = {
+    "slug": "bench-worker-round",
+    "name": "A worker node in a circle",
+    "nodes": [
+        {"id": "start", "type": "trigger.manual"},
+        {"id": "work", "type": "bench.noop", "max_visits": 1_000_000},
+        {"id": "enough", "type": "logic.if", "config": {"condition": "steps.work.output.called_at > 1"}, "max_visits": 1_000_000},
+        {"id": "end", "type": "logic.transform", "config": {"output": 1}},
+    ],
+    "edges": [
+        {"from": "start", "to": "work"},
+        {"from": "work", "to": "enough"},
+        {"from": "enough", "port": "false", "to": "work"},
+        {"from": "enough", "port": "true", "to": "end"},
+    ],
+}  # fmt: skip
+
+
+def loop(slug: str, body: dict[str, Any], parallel: int) -> dict[str, Any]:
+    """A loop over the items of the payload."""
+    return {
+        "slug": slug,
+        "name": slug,
+        "nodes": [
+            {"id": "start", "type": "trigger.manual"},
+            {"id": "each", "type": "logic.loop", "config": {"items": "{{ trigger.payload.items }}", "parallel": parallel}},
+            {"id": "body", **body},
+            {"id": "end", "type": "logic.transform", "config": {"output": "{{ steps.each.output.count }}"}},
+        ],
+        "edges": [
+            {"from": "start", "to": "each"},
+            {"from": "each", "port": "each", "to": "body"},
+            {"from": "each", "port": "done", "to": "end"},
+        ],
+    }  # fmt: skip
+
+
+SQL_LOOP = loop("bench-loop", {"type": "logic.transform", "config": {"output": "{{ item + 1 }}"}}, 1)
+WORKER_LOOP = loop("bench-worker-loop", {"type": "bench.noop", "config": {"value": "{{ item }}"}}, 50)
 WORKER_FIVE = chain("bench-worker", {"id": "start", "type": "trigger.manual"}, NODES)
 ROW = {"id": "row", "type": "trigger.row"}
 ROW_WORKER = chain("bench-row-worker", ROW, 1)
@@ -105,7 +161,7 @@ def prepare(where: Place) -> None:
     with where.connect() as connection:
         connection.execute(TABLES)
         engine = Engine(connection)
-        for document in (SQL_FIVE, WORKER_FIVE, ROW_WORKER, ROW_SQL):
+        for document in (SQL_FIVE, WORKER_FIVE, SQL_ROUND, WORKER_ROUND, SQL_LOOP, WORKER_LOOP, ROW_WORKER, ROW_SQL):
             compiled = compile_workflow(document)
             if not compiled.is_publishable:
                 raise RuntimeError(f"{document['slug']}: {compiled.problems}")

@@ -121,6 +121,15 @@ GOALS = [
     Goal("watch_16_worker", "ratio", "16 clients, every row matching, a worker running them, to no watch", 0.60, 0.70),
     Goal("bulk_none", "ratio", "1000-row INSERT, nothing matching, to no watch", 0.90, 0.95),
     Goal("bulk_all_bulk", "ratio", "1000-row INSERT, all matching, bulk mode, to no watch", 0.30, 0.40),
+    Goal("age_sql", "ratio", "time of a late SQL step to the first", 1.5, at_most=True),
+    Goal("age_worker", "ratio", "time of a late worker step to the first", 1.5, at_most=True),
+    Goal("history_sql", "ratio", "time of SQL steps in sets, full tables to empty ones", 1.5, at_most=True),
+    Goal("history_worker", "ratio", "time of worker steps, full tables to empty ones", 1.5, at_most=True),
+    Goal("history_single", "ratio", "time of one run per call, full tables to empty ones", 1.5, at_most=True),
+    Goal("loop_sql", "ratio", "time per item of a long loop in SQL to a short one", 1.5, at_most=True),
+    Goal("loop_sql_reads", "ratio", "rows read per item of it", 1.5, at_most=True),
+    Goal("loop_worker", "ratio", "time per item of a long loop in workers to a short one", 1.5, at_most=True),
+    Goal("loop_worker_reads", "ratio", "rows read per item of it", 1.5, at_most=True),
 ]
 
 

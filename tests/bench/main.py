@@ -11,8 +11,12 @@ from pathlib import Path
 from bench.commits import Anchor
 from bench.documents import prepare
 from bench.figures import GOALS, Figures, goal_lines, table
+from bench.growth import full_history, later_steps, long_loops
 from bench.measures import PARTS, Bench
 from bench.place import place
+
+ALL = {**PARTS, "age": later_steps, "history": full_history, "loop": long_loops}
+ONCE = ("history",)  # measures in turns of its own, and filling the tables takes minutes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,15 +32,27 @@ def main(arguments: list[str] | None = None) -> int:
         prepare(where)
         figures, failed = Figures(), list[str]()
         anchor = Anchor(where, options.seconds)
-        bench = Bench(where, anchor, figures, options.seconds, options.runs, options.samples)
+        bench = Bench(
+            where,
+            anchor,
+            figures,
+            options.seconds,
+            options.runs,
+            options.samples,
+            options.age,
+            options.history,
+            options.items,
+        )
         for number in range(1, options.rounds + 1):
-            for name in options.only or PARTS:
+            for name in options.only or ALL:
+                if name in ONCE and number > 1:
+                    continue
                 tell(f"{time.monotonic() - began:4.0f} s  round {number} of {options.rounds}: {name}")
                 try:
                     with where.connect() as connection:
                         connection.execute("checkpoint")
                     anchor.measure(1)
-                    PARTS[name](bench)
+                    ALL[name](bench)
                 except Exception as problem:  # what the other parts have measured is worth printing
                     failed.append(f"{name}, round {number}: {type(problem).__name__}: {problem}".strip())
                     tell(failed[-1])
@@ -77,15 +93,19 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dsn", help="a server to use, with the right to create a database; else one is started")
     parser.add_argument("--pg-bin", type=Path, metavar="DIR", help="binaries of the server to start, and of pgbench")
-    parser.add_argument("--only", action="append", choices=list(PARTS), help="only this part; may be given again")
+    parser.add_argument("--only", action="append", choices=list(ALL), help="only this part; may be given again")
     parser.add_argument("--rounds", type=int, default=3, help="medians are taken over so many rounds (3)")
     parser.add_argument("--seconds", type=float, default=3, help="of each pgbench (3)")
     parser.add_argument("--runs", type=int, default=4000, help="runs of the SQL and of the worker workflow (4000)")
     parser.add_argument("--samples", type=int, default=200, help="rows whose latency is taken, per round (200)")
+    parser.add_argument("--age", type=int, default=1000, help="the late step that is compared with the first (1000)")
+    parser.add_argument("--history", type=int, default=5_000_000, help="finished steps in the full tables (5000000)")
+    parser.add_argument("--items", type=int, default=10_000, help="of a long loop (10000)")
     parser.add_argument("--quick", action="store_true", help="everything once and briefly, to see that it works")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quiet", action="store_true", help="say nothing while it runs")
     options = parser.parse_args(arguments)
     if options.quick:
         options.rounds, options.seconds, options.runs, options.samples = 1, 1, 50, 10
+        options.age, options.history, options.items = 50, 5000, 500
     return options

@@ -37,6 +37,9 @@ class Bench:
     seconds: float
     runs: int
     samples: int
+    age: int = 1000
+    history: int = 5_000_000
+    items: int = 10_000
 
 
 def sql_steps(bench: Bench) -> None:

@@ -52,7 +52,7 @@ def place(dsn: str | None, pg_bin: Path | None) -> Iterator[Place]:
             dsn, binaries = stack.enter_context(_server(pg_bin))
         else:
             binaries = pg_bin or _with_pgbench()
-        yield stack.enter_context(_database(dsn, binaries / "pgbench"))
+        yield stack.enter_context(database(dsn, binaries / "pgbench"))
 
 
 @contextlib.contextmanager
@@ -83,8 +83,9 @@ def _with_pgbench() -> Path:
 
 
 @contextlib.contextmanager
-def _database(dsn: str, pgbench: Path) -> Iterator[Place]:
-    name = f"stellwerk_bench_{os.getpid()}"
+def database(dsn: str, pgbench: Path, suffix: str = "") -> Iterator[Place]:
+    """A fresh migrated database on a server; it goes in the end."""
+    name = "_".join(filter(None, ("stellwerk_bench", str(os.getpid()), suffix)))
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         own = make_conninfo(**{**conninfo_to_dict(dsn), "dbname": name})
@@ -138,6 +139,15 @@ def peak_memory(pid: int) -> float | None:
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return None
+
+
+def anonymous_memory(pid: int) -> float | None:
+    """The memory that a process holds for itself alone now, in MB; None where the system does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
                 return int(line.split()[1]) / 1024
     return None
 

@@ -12,12 +12,13 @@ import pytest
 
 RUN = Path(__file__).parent / "run.py"
 LEAST = ("--rounds", "1", "--seconds", "0.1", "--runs", "20", "--samples", "5", "--quiet")
+SMALL = ("--age", "5", "--history", "500", "--items", "150")
 
 
 @pytest.mark.one_server
 def test_the_benchmark_prints_its_figures_and_goals(server):
     done = subprocess.run(
-        [sys.executable, RUN, "--dsn", server.dsn(), "--pg-bin", _with_pgbench(server), *LEAST, "--json"],
+        [sys.executable, RUN, "--dsn", server.dsn(), "--pg-bin", _with_pgbench(server), *LEAST, *SMALL, "--json"],
         capture_output=True,
         text=True,
         timeout=300,
@@ -27,9 +28,19 @@ def test_the_benchmark_prints_its_figures_and_goals(server):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     figures = {figure["key"]: figure["median"] for figure in found["figures"]}
-    assert set(figures) >= {"commits_1", "commits_16", "sql_sets_2", "worker", "watch_16", "bulk_all_bulk"}
+    assert set(figures) >= {
+        "commits_1",
+        "commits_16",
+        "sql_sets_2",
+        "worker",
+        "watch_16",
+        "bulk_all_bulk",
+        "age_worker",
+        "history_sql",
+        "loop_sql",
+    }
     assert all(median > 0 for median in figures.values())
-    assert len(found["goals"]) == 8
+    assert len(found["goals"]) == 17
 
 
 def _with_pgbench(server) -> Path:

@@ -189,6 +189,21 @@ def test_only_what_has_failed_or_was_cancelled_is_retried(dsn, db, make_workflow
     assert refused(db, "select stellwerk.retry_run(%s)", run_id) == "SW003"
 
 
+def test_a_run_that_was_cancelled_when_all_was_done_has_nothing_to_go_on_from(dsn, db, make_workflow, run_all):
+    run_id = start(db, make_workflow(document("one", [START, call("a")], ["start -> a"])))
+    run_all(db)
+    worker = Worker(dsn)
+    taken = worker.begin()
+    db.execute("select stellwerk.pause_run(%s)", (run_id,))
+    worker.end(*taken)
+    db.execute("select stellwerk.cancel_run(%s)", (run_id,))
+    assert refused(db, "select stellwerk.retry_run(%s)", run_id) == "SW003"
+    assert run(db, run_id)["state"] == "cancelled"
+    retry(db, run_id, "a")
+    run_all(db)
+    assert [visit for _, visit in ids(db, run_id, "a")] == [1, 2]
+
+
 def test_a_run_can_be_retried_again_and_again(db, run_all, failed):
     run_id, worker = failed
     for _ in range(3):
