@@ -83,13 +83,15 @@ declare
   v_now     timestamptz := stellwerk.clock();
   v_actor   text := stellwerk.actor();
   v_run_ids bigint[];
+  v_held    boolean;
 begin
   select array_agg(coalesce(p_run_ids[o.ordinality], nextval('stellwerk.run_id_seq')) order by o.ordinality) into v_run_ids
     from unnest(p_orders) with ordinality o;
+  with inserted as (
   insert into stellwerk.run (
     tenant_id, run_id, workflow_id, version, trigger_node, held, priority, source, payload, old, event_id, idempotency_key,
     caused_by_run_id, depth, parent_run_id, parent_step_id, created_at, start_at, created_by, timeout)
-  select p_tenant_id, v_run_ids[o.ordinality], o.workflow_id, o.version, o.trigger_node, coalesce(o.run_at > v_now, false),
+  select p_tenant_id, v_run_ids[o.ordinality], o.workflow_id, o.version, o.trigger_node, coalesce(o.run_at > v_now, false) or stellwerk.is_gated(d.settings),
          coalesce(o.priority, (d.settings ->> 'priority')::integer, 0), o.source, coalesce(o.payload, '{}'), o.old, o.event_id, o.idempotency_key,
          o.caused_by_run_id, coalesce(o.depth, 0), o.parent_run_id, o.parent_step_id, v_now, case when o.run_at > v_now then o.run_at end, v_actor,
          (d.settings ->> 'timeout')::interval
@@ -97,13 +99,16 @@ begin
                                              caused_by_run_id, depth, parent_run_id, parent_step_id, ordinality)
    cross join lateral (
      select x.settings from stellwerk.workflow_version x
-      where x.tenant_id = p_tenant_id and x.workflow_id = o.workflow_id and x.version = o.version offset 0) d;
-  if exists (select 1 from unnest(p_orders) o where o.run_at > v_now) then
+      where x.tenant_id = p_tenant_id and x.workflow_id = o.workflow_id and x.version = o.version offset 0) d
+  returning held)
+  select bool_or(i.held) into v_held from inserted i;
+  if v_held then
     insert into stellwerk.timer (tenant_id, kind, run_id, due_at)
     select p_tenant_id, 'start', v_run_ids[o.ordinality], o.run_at
       from unnest(p_orders) with ordinality o (workflow_id, version, trigger_node, payload, old, source, event_id, idempotency_key, run_at, priority,
                                                caused_by_run_id, depth, parent_run_id, parent_step_id, ordinality)
      where o.run_at > v_now;
+    perform stellwerk.wait_at_gates(p_tenant_id, v_run_ids);
   end if;
   return v_run_ids;
 end

@@ -110,6 +110,7 @@ begin
   end if;
   if v_ended is not null then
     perform stellwerk.drop_timers(p_tenant_id, v_ended);
+    perform stellwerk.leave_gates(p_tenant_id, v_ended);
   end if;
   if v_children is not null then
     perform stellwerk.tell_parents(p_tenant_id, v_children);
@@ -175,6 +176,7 @@ begin
   end loop;
   perform stellwerk.drop_timers(p_tenant_id, p_run_ids);
   perform stellwerk.drop_waits(p_tenant_id, p_run_ids, null);
+  perform stellwerk.leave_gates(p_tenant_id, p_run_ids);
   perform stellwerk.tell_parents(p_tenant_id, p_run_ids);
 end
 $$;
@@ -368,6 +370,7 @@ begin
      set state = case when p_run.started_at is null then 'pending' else 'running' end, ended_at = null, error = null, reason = null, ending = null,
          deaths = 0, version = p_version, recount = r.recount or p_version <> r.version or cardinality(p_step_ids) = 0
    where r.tenant_id = p_tenant_id and r.run_id = p_run.run_id;
+  perform stellwerk.return_to_gate(p_tenant_id, p_run, p_version);
   insert into stellwerk.step_attempt (tenant_id, run_id, step_id, attempt, outcome, error, worker_id, started_at, ended_at)
   select p_tenant_id, s.run_id, s.step_id, s.attempt, 'failed', s.error, s.worker_id, s.started_at, s.ended_at
     from stellwerk.step s

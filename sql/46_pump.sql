@@ -21,8 +21,10 @@ begin
     v_steps := v_steps + v_done.steps;
     v_more := v_more or v_done.more;
   end loop;
+  v_more := v_more or stellwerk.gates_ask_again();
   return jsonb_build_object('events', v_events, 'runs_advanced', v_runs, 'steps', v_steps, 'more', v_more,
-                            'next_due_seconds', stellwerk.seconds_to_next_timer(), 'ready', stellwerk.take_ready());
+                            'next_due_seconds', least(stellwerk.seconds_to_next_timer(), stellwerk.gate_busy_seconds()),
+                            'ready', stellwerk.take_ready() || stellwerk.fair_turns(10));
 end
 $$;
 comment on function stellwerk.pump(integer) is 'Turns pending events into runs and moves runs on, up to batch of each per tenant. Answers { events, runs_advanced, steps, more, next_due_seconds, ready }: more says that there is more to do now, next_due_seconds when the next timer is due (null: none), ready names worker steps that may begin, if they are few: [type, tenant, run, step] each.';
@@ -49,6 +51,10 @@ begin
   end if;
   if exists (select 1 from stellwerk.run_message m where m.tenant_id = p_tenant_id and not m.held) then
     v_messages := stellwerk.apply_messages(p_tenant_id, p_batch);
+  end if;
+  if exists (select 1 from stellwerk.flow_wait w where w.tenant_id = p_tenant_id)
+     or exists (select 1 from stellwerk.flow_slot s where s.tenant_id = p_tenant_id and s.released_at is not null) then
+    more := (stellwerk.open_gates(p_tenant_id, p_batch)).more or more;
   end if;
   v_ready := stellwerk.lock_ready_runs(p_tenant_id, p_batch);
   if cardinality(v_ready) < p_batch then

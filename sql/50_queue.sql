@@ -225,6 +225,16 @@ end;
 comment on function stellwerk.queue_state(bigint[]) is
 'Which of these jobs are still in the queue, and whether they are queued or picked; for reconciling steps with their queue rows.';
 
+create or replace function stellwerk.hasten_jobs(p_job_ids bigint[])
+returns void language sql volatile set search_path = ''
+begin atomic
+  update stellwerk_queue.pgqueuer q set execute_after = now()
+   where q.id = any (p_job_ids) and q.status = 'queued' and q.execute_after > now();
+end;
+
+comment on function stellwerk.hasten_jobs(bigint[]) is
+'Makes queued jobs due now.';
+
 create or replace function stellwerk.queue_holds(p_types text[], p_within_seconds double precision)
 returns boolean language sql stable set search_path = ''
 begin atomic

@@ -48,6 +48,7 @@ declare
   c_lease constant interval := interval '15 seconds';
   v_tokens stellwerk.token[];
   v_taken  record;
+  v_within integer[];
 begin
   perform stellwerk.lock_runs(p_tenant_id, p_run_ids);
   v_tokens := stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids, 'queued');
@@ -71,6 +72,15 @@ begin
   if v_taken.tokens is null then
     return;
   end if;
+  if exists (select from stellwerk.rate_limit l where l.tenant_id = p_tenant_id) then
+    v_within := stellwerk.within_rate_limits(p_tenant_id, v_taken.tokens, v_taken.configs);
+    select array_agg(v_taken.tokens[k.place]) as tokens, array_agg(v_taken.configs[k.place]) as configs, array_agg(v_taken.inputs[k.place]) as inputs,
+           array_agg(v_taken.timeouts[k.place]) as timeouts, array_agg(v_taken.slugs[k.place]) as slugs
+      into v_taken from unnest(v_within) k (place);
+    if v_taken.tokens is null then
+      return;
+    end if;
+  end if;
   perform stellwerk.take_steps(p_tenant_id, p_worker_id, v_taken.tokens, v_taken.inputs, v_taken.timeouts, c_lease);
   return query
     select u.run_id, u.step_id, u.attempt + 1, u.node_id, u.type, u.visit, v_taken.configs[u.ordinality],
@@ -81,7 +91,7 @@ begin
              runs_in, alone, joins, recount, ending, ordinality);
 end
 $$;
-comment on function stellwerk.begin_steps(bigint, bigint, bigint[], bigint[]) is 'Takes queued worker steps for a worker, 15 seconds at a time, and answers each with its settings computed. Steps that have ended, are held by another worker or whose settings cannot be computed are left out.';
+comment on function stellwerk.begin_steps(bigint, bigint, bigint[], bigint[]) is 'Takes queued worker steps for a worker, 15 seconds at a time, and answers each with its settings computed. Steps that have ended, are held by another worker, whose settings cannot be computed or that a rate limit puts off are left out.';
 
 -- A worker step whose expressions raise has failed before it began; the others of the batch go on.
 create or replace function stellwerk.render_safely(p_tenant_id bigint, p_token stellwerk.token, p_node stellwerk.plan_node, p_context jsonb)
@@ -131,7 +141,8 @@ begin
       from jsonb_to_recordset(p_completions) c (run bigint, step bigint)
      where not exists (select 1 from unnest(v_moves) m where m.run_id = c.run and m.step_id = c.step);
   end if;
-  return jsonb_build_object('accepted', coalesce(cardinality(v_moves), 0), 'late', coalesce(v_late, '[]'), 'ready', stellwerk.take_ready());
+  return jsonb_build_object('accepted', coalesce(cardinality(v_moves), 0), 'late', coalesce(v_late, '[]'),
+                            'ready', stellwerk.take_ready() || stellwerk.fair_turns(stellwerk.turns_for(cardinality(v_moves)), p_tenant_id));
 end
 $$;
 comment on function stellwerk.complete_steps(bigint, bigint, jsonb) is 'Hands in results: array of { run, step, attempt, port, output } or { run, step, attempt, error: { class, message, retryable, detail, retry_after } }. A result of an attempt that is not the running one changes nothing and is named in late. Answers { accepted, late, ready }; ready as in pump.';

@@ -16,6 +16,7 @@ begin
     v_recovered := v_recovered + stellwerk.recover_steps(v_tenant_id);
     v_broken := v_broken + stellwerk.check_watches(v_tenant_id);
     v_requeued := v_requeued + stellwerk.reconcile_tenant(v_tenant_id) + stellwerk.requeue_exports(v_tenant_id);
+    perform stellwerk.forget_flow(v_tenant_id);
   end loop;
   -- Alone in its transaction, so that nobody waits behind it for a run that a timer has just moved; but not never.
   if v_fired + v_recovered + v_broken + v_requeued = 0 or random() < 0.02 then
@@ -64,7 +65,9 @@ begin
     v_count := v_count + 1;
     case v_timer.kind
       when 'start' then
-        update stellwerk.run r set held = false where r.tenant_id = p_tenant_id and r.run_id = v_timer.run_id;
+        update stellwerk.run r
+           set held = exists (select from stellwerk.flow_wait w where w.tenant_id = p_tenant_id and w.run_id = v_timer.run_id)  -- the gate decides
+         where r.tenant_id = p_tenant_id and r.run_id = v_timer.run_id and r.held;
       when 'retry' then
         update stellwerk.step s set due_at = null where s.tenant_id = p_tenant_id and s.run_id = v_timer.run_id and s.step_id = v_timer.step_id;
       when 'run_timeout' then

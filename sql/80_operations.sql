@@ -7,6 +7,7 @@ declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
   v_run       stellwerk.run;
   v_step      stellwerk.step;
+  v_reason    text;
 begin
   select * into v_run from stellwerk.run r where r.tenant_id = v_tenant_id and r.run_id = why.run_id;
   if v_run.run_id is null then
@@ -21,6 +22,10 @@ begin
     when 'cancelled' then
       return format('Run %s was cancelled at %s: %s.', v_run.run_id, stellwerk.at_text(v_run.ended_at), rtrim(v_run.reason, '.'));
     when 'pending' then
+      select f.reason into v_reason from stellwerk.flow_reason(v_run) f limit 1;
+      if v_run.held and v_reason is not null then
+        return format('Run %s waits: %s.', v_run.run_id, v_reason);
+      end if;
       if v_run.held then
         return format('Run %s waits for its start at %s.', v_run.run_id, stellwerk.at_text(v_run.start_at));
       end if;
@@ -41,7 +46,9 @@ returns text language plpgsql stable set search_path = '' as $$
 declare
   v_worker text;
   v_others text;
+  v_reason text;
 begin
+  select r.reason into v_reason from stellwerk.rate_reason(p_step) r;
   case
     when p_step.step_id is null then
       return 'it has no live step and ends with the next move.';
@@ -50,6 +57,8 @@ begin
         from (select p_step.worker_id as worker_id) x left join stellwerk.worker w using (worker_id);
       return format('step %s (%s) runs in worker %s since %s, attempt %s%s.', p_step.node_id, p_step.type, v_worker, stellwerk.at_text(p_step.started_at), p_step.attempt,
                     case when stellwerk.is_present(p_step.worker_id) then '' else '; that worker has vanished, another takes the step over within seconds' end);
+    when v_reason is not null then
+      return format('step %s (%s) waits: %s.', p_step.node_id, p_step.type, v_reason);
     when p_step.due_at is not null then
       return format('step %s (%s) waits until %s for its next attempt, after %s failed: %s.', p_step.node_id, p_step.type, stellwerk.at_text(p_step.due_at),
                     p_step.failures, p_step.error ->> 'message');

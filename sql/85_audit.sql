@@ -177,6 +177,8 @@ create or replace trigger tenant_audited after insert or update or delete on ste
   for each row execute function stellwerk.audit_row('id:slug', 'omit:created_at');
 create or replace trigger tenant_role_audited after insert or update or delete on stellwerk.tenant_role
   for each row execute function stellwerk.audit_row('id:tenant_id,role_name');
+create or replace trigger rate_limit_audited after insert or update or delete on stellwerk.rate_limit
+  for each row execute function stellwerk.audit_row('id:kind,name', 'omit:set_at,set_by');
 -- What a workflow writes into its case stands in case_history under run:<id>, and in the run's steps.
 create or replace trigger backoffice_case_audited after insert or update or delete on stellwerk.backoffice_case
   for each row execute function stellwerk.audit_row(

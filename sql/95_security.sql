@@ -31,7 +31,7 @@ declare
   v_public_verbs text[] := array[
     'start_run', 'take_run_request', 'cancel_run', 'pause_run', 'resume_run', 'skip_step', 'edit_run', 'retry_run', 'retry_plan', 'signal', 'why', 'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',
     'copy_version_to_draft', 'discard_draft', 'save_workflow', 'migrate_runs', 'undo_migration', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
-    'advance', 'pump', 'tick', 'reconcile', 'keep_house', 'set_retention', 'forget_subject',
+    'advance', 'pump', 'tick', 'reconcile', 'keep_house', 'set_retention', 'forget_subject', 'set_rate_limit', 'remove_rate_limit',
     -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.
     'find_row_trigger', 'plan_watch', 'confirm_watch', 'watches_of', 'triggers_of_watch', 'forget_watch', 'row_triggers', 'outdated_watches'];
   v_worker_verbs text[] := array[

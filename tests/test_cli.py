@@ -39,6 +39,7 @@ BEGIN, END = "<!-- commands: begin -->", "<!-- commands: end -->"
         ["workflow", "rollback", "w"],
         ["db", "reset"],
         ["worker", "--concurrency", "0"],
+        ["limit", "set", "node", "slack", "1", "PT1S"],
     ],
 )
 def test_wrong_use_ends_with_two_a_sentence_and_a_hint(stellwerk, arguments):

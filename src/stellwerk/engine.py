@@ -189,6 +189,16 @@ class Engine:
 
     # -- moving -----------------------------------------------------------------------------------------------------
 
+    def set_rate_limit(self, kind: str, name: str, max_count: int, per: str) -> None:
+        """Let so many worker steps of a type, or for a provider, begin within an interval."""
+        self.value(
+            "select stellwerk.set_rate_limit(%s::text, %s::text, %s::int, %s::interval)", [kind, name, max_count, per]
+        )
+
+    def remove_rate_limit(self, kind: str, name: str) -> bool:
+        """Take a limit away; says whether there was one."""
+        return bool(self.value("select stellwerk.remove_rate_limit(%s::text, %s::text)", [kind, name]))
+
     def pump(self, batch: int = 500) -> Row:
         """Turn pending events into runs and advance what is ready."""
         result: Row = self.value("select stellwerk.pump(%s::int)", [batch])

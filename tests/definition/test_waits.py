@@ -297,6 +297,10 @@ def test_without_a_concurrency_key_triggers_have_none() -> None:
         ({"concurrency_key": "{{ trigger.payload.x"}, "settings.concurrency_key", "unclosed_braces", 0),
         ({"debounce": "5 seconds"}, "settings.debounce", "bad_value", None),
         ({"max_running": 0}, "settings.max_running", "bad_value", None),
+        ({"max_running": 1_000_001}, "settings.max_running", "bad_value", None),
+        ({"debounce": "PT0S"}, "settings.debounce", "bad_value", None),
+        ({"throttle": "P13M"}, "settings.throttle", "bad_value", None),
+        ({"throttle": "P1Y1D"}, "settings.throttle", "bad_value", None),
     ],
 )
 def test_a_setting_that_cannot_be_is_told(settings: dict[str, Any], path: str, code: str, position: int | None) -> None:

@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from stellwerk import __version__
-from stellwerk.cli import db, doctor, processes, run, steering, watch, workflow
+from stellwerk.cli import db, doctor, limit, processes, run, steering, watch, workflow
 from stellwerk.cli.output import complain
 from stellwerk.errors import StellwerkError, UsageError, from_database
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.add_typer(db.app, name="db")
 app.add_typer(workflow.app, name="workflow")
 app.add_typer(run.app, name="run")
+app.add_typer(limit.app, name="limit")
 processes.register(app)
 watch.register(app)
 doctor.register(app)

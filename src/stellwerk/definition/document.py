@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from stellwerk.definition.node_types import NODE_ID, SLUG, Duration
 from stellwerk.definition.problems import Problems, did_you_mean
@@ -63,14 +63,33 @@ class Edge(Part):
     to: Annotated[str, Field(max_length=100)]
 
 
+_SECONDS = {"Y": 31_536_000, "W": 604_800, "D": 86_400, "H": 3_600, "S": 1}
+
+
+def check_span(text: str) -> str:
+    """A length of time between the starts of runs: more than nothing, at most a year."""
+    date, _, clock = text.partition("T")
+    units = {**_SECONDS, "M": 2_592_000}, {**_SECONDS, "M": 60}
+    total = 0.0
+    for part, by in zip((date, clock), units, strict=True):
+        total += sum(float(number) * by[unit] for number, unit in _PARTS.findall(part))
+    if not 0 < total <= _SECONDS["Y"]:
+        raise ValueError("must be more than nothing and at most a year, such as PT30S or P1D")
+    return text
+
+
+_PARTS = re.compile(r"([0-9.]+)([YMWDHS])")
+Span = Annotated[Duration, AfterValidator(check_span)]
+
+
 class Settings(Part):
     """Settings of the whole workflow."""
 
-    max_running: Annotated[int, Field(ge=1)] | None = None
+    max_running: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     concurrency_key: str | None = None
     on_conflict: Literal["queue", "skip", "replace"] | None = None
-    debounce: Duration | None = None
-    throttle: Duration | None = None
+    debounce: Span | None = None
+    throttle: Span | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     timeout: Duration | None = None
     retention: Duration | None = None
