@@ -84,6 +84,7 @@ comment on column stellwerk.bulk_operation_run.handled_at is 'When.';
 -- Neither predicate occurs in a statement of the engine that looks a run up by its key.
 create index run_failed on stellwerk.run (tenant_id, ended_at) where state = 'failed';
 create index run_still on stellwerk.run (tenant_id, run_id) where state = 'paused' or (state = 'pending' and held);
+create index event_failed on stellwerk.event (tenant_id, event_id) where state = 'failed';
 create index case_export_failed on stellwerk.case_export (tenant_id, export_id) where state = 'failed';
 
 -- Why a run stands where it stands, before it is put into words.
