@@ -67,7 +67,7 @@ begin
         and not exists (select from stellwerk.timer t where t.tenant_id = p_tenant_id and t.run_id = r.run_id) limit c_most)
     union all
     (select s.run_id, s.step_id, s.queued_at, 'waits_for_nothing' from stellwerk.step s
-      where s.tenant_id = p_tenant_id and s.state in ('queued', 'running', 'waiting', 'joining') and s.queued_at < p_before
+      where s.tenant_id = p_tenant_id and s.state in ('waiting', 'joining') and s.queued_at < p_before
         and stellwerk.waits_for_nothing(s) limit c_most);
 end
 $$;
