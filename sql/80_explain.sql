@@ -187,7 +187,7 @@ returns setof stellwerk.reason language plpgsql stable set search_path = '' as $
 begin
   return query
     select case when stellwerk.overdue_text(t.due_at) = '' then 60 else 15 end, null::text,
-           format('the run %s%s.', case when t.due_at = 'infinity' then format('may take another %s once it is resumed', stellwerk.duration_text(t.remaining))
+           format('the run %s%s.', case when t.due_at = stellwerk.never() then format('may take another %s once it is resumed', stellwerk.duration_text(t.remaining))
                                         else 'fails by its time limit at ' || stellwerk.at_text(t.due_at) end, stellwerk.overdue_text(t.due_at)),
            jsonb_build_object('timer', stellwerk.timer_evidence(t))
       from stellwerk.timer t
@@ -284,6 +284,6 @@ comment on function stellwerk.who_pumps() is 'Who moves runs on, for a sentence.
 create or replace function stellwerk.timer_evidence(p_timer stellwerk.timer)
 returns jsonb language sql stable set search_path = '' as $$
   select jsonb_strip_nulls(jsonb_build_object('timer_id', p_timer.timer_id::text, 'kind', p_timer.kind,
-                                              'due_at', case when p_timer.due_at < 'infinity' then p_timer.due_at end, 'remaining', p_timer.remaining))
+                                              'due_at', case when p_timer.due_at < stellwerk.never() then p_timer.due_at end, 'remaining', p_timer.remaining))
 $$;
 comment on function stellwerk.timer_evidence(stellwerk.timer) is 'A timer as evidence; while its run is paused with the time that it still has.';

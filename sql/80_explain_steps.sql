@@ -99,7 +99,7 @@ begin
    where n.tenant_id = p_run.tenant_id and n.workflow_id = p_run.workflow_id and n.version = p_step.version and n.node_id = p_step.node_id;
   select * into v_timer from stellwerk.timer t
    where t.tenant_id = p_step.tenant_id and t.run_id = p_step.run_id and t.step_id = p_step.step_id and t.kind = 'retry' limit 1;
-  if p_step.due_at = 'infinity' then
+  if p_step.due_at = stellwerk.never() then
     v_when := case when v_timer.remaining is null then 'goes on' else 'waits another ' || stellwerk.duration_text(v_timer.remaining) end || ' once the run is resumed';
   else
     v_when := 'waits until ' || stellwerk.at_text(p_step.due_at);
@@ -109,7 +109,7 @@ begin
                      coalesce(rtrim(p_step.error ->> 'message', '.'), 'it is not known why'));
   end if;
   return row(case when v_overdue = '' then 31 else 20 end, null, format('%s %s%s.', p_name, v_when, v_overdue),
-    jsonb_strip_nulls(jsonb_build_object('due_at', nullif(p_step.due_at, 'infinity'), 'failures', p_step.failures, 'max_attempts', v_attempts,
+    jsonb_strip_nulls(jsonb_build_object('due_at', nullif(p_step.due_at, stellwerk.never()), 'failures', p_step.failures, 'max_attempts', v_attempts,
       'last_error', p_step.error, 'timer', case when v_timer.timer_id is not null then stellwerk.timer_evidence(v_timer) end)))::stellwerk.reason;
 end
 $$;
@@ -196,7 +196,7 @@ begin
    order by t.due_at limit 1;
   if v_timer.timer_id is not null then
     v_facts := jsonb_build_object('timer', stellwerk.timer_evidence(v_timer));
-    v_limit := case when v_timer.due_at = 'infinity' then format('another %s once the run is resumed', stellwerk.duration_text(v_timer.remaining))
+    v_limit := case when v_timer.due_at = stellwerk.never() then format('another %s once the run is resumed', stellwerk.duration_text(v_timer.remaining))
                     else stellwerk.at_text(v_timer.due_at) end || stellwerk.overdue_text(v_timer.due_at);
   end if;
   if v_wait.kind = 'child' then

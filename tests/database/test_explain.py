@@ -184,6 +184,7 @@ def test_a_sql_step_that_nobody_pumps_says_so(db, make_workflow):
         publish=False,
     )
     db.execute("create table public.nothing (id int primary key)")
+    db.execute("grant select, insert, update, delete on public.nothing to stellwerk_owner")
     db.execute("select stellwerk.register_table('public.nothing')")
     db.execute("select stellwerk.publish_workflow(%s)", (slug,))
     run_id = start(db, slug)
@@ -210,7 +211,8 @@ def test_an_overdue_timer_without_a_worker_says_that_nothing_ticks(db, dsn, make
     run_all(db)
     db.execute("update stellwerk.timer set due_at = now() - interval '1 minute'")
     matches(first(db, run_id)["reason"], r".* waits until TIME; that is overdue, for no worker is running that fires timers .*")
-    Worker(dsn)
+    worker = Worker(dsn)
+    assert worker.worker_id
     matches(first(db, run_id)["reason"], r".* waits until TIME; that is overdue and happens with the next tick\.")
 
 
