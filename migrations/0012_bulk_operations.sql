@@ -8,7 +8,7 @@ create table stellwerk.bulk_operation (
   filter         jsonb       not null,
   options        jsonb       not null default '{}',
   rate           integer,
-  stop_on_error  real,
+  stop_on_error  double precision,
   state          text        not null default 'draft',
   reason         text,
   total          integer     not null default 0,
@@ -23,9 +23,10 @@ create table stellwerk.bulk_operation (
   worked_at      timestamptz,
   ended_at       timestamptz,
   ended_by       text,
+  history        jsonb       not null default '[]',
 
   primary key (tenant_id, operation_id),
-  constraint bulk_operation_action_known check (action in ('cancel', 'pause', 'resume', 'retry')),
+  constraint bulk_operation_action_known check (action in ('cancel', 'pause', 'resume', 'retry', 'skip')),
   constraint bulk_operation_state_known check (state in ('draft', 'running', 'paused', 'completed', 'stopped', 'cancelled')),
   constraint bulk_operation_ended_has_time check ((ended_at is not null) = (state in ('completed', 'stopped', 'cancelled'))),
   constraint bulk_operation_rate_positive check (rate > 0),
@@ -33,12 +34,12 @@ create table stellwerk.bulk_operation (
 );
 create index bulk_operation_running on stellwerk.bulk_operation (tenant_id, operation_id) where state = 'running';
 
-comment on table stellwerk.bulk_operation is 'Orders to cancel, pause, resume or retry all runs that fit a filter; tick carries them out in portions.';
+comment on table stellwerk.bulk_operation is 'Orders to cancel, pause, resume or retry all runs that fit a filter, or to skip steps of them; tick carries them out in portions.';
 comment on column stellwerk.bulk_operation.tenant_id is 'The tenant whose runs it touches.';
 comment on column stellwerk.bulk_operation.operation_id is 'Opaque number that follows time.';
-comment on column stellwerk.bulk_operation.action is 'cancel, pause, resume or retry.';
+comment on column stellwerk.bulk_operation.action is 'cancel, pause, resume, retry or skip.';
 comment on column stellwerk.bulk_operation.filter is 'Which runs: { workflow, version, state, node, error_class, created_after, created_before, payload, run_ids }, all of which must fit.';
-comment on column stellwerk.bulk_operation.options is 'For cancel { reason, compensate }, for retry { from_node, version }.';
+comment on column stellwerk.bulk_operation.options is 'For cancel { reason, compensate }, for retry { from_node, version }, for skip { output, port }.';
 comment on column stellwerk.bulk_operation.rate is 'At most so many runs per second; null for as many as there is time for.';
 comment on column stellwerk.bulk_operation.stop_on_error is 'Stops when more than this share of the runs handled so far failed; null never stops.';
 comment on column stellwerk.bulk_operation.state is 'draft (only counted), running, paused, completed, stopped (too many failures) or cancelled.';
@@ -55,6 +56,7 @@ comment on column stellwerk.bulk_operation.started_at is 'When its runs were fix
 comment on column stellwerk.bulk_operation.worked_at is 'When the last portion was done; the rate counts from here.';
 comment on column stellwerk.bulk_operation.ended_at is 'When it was completed, stopped or cancelled.';
 comment on column stellwerk.bulk_operation.ended_by is 'Who cancelled it.';
+comment on column stellwerk.bulk_operation.history is 'The states it went through: [{ at, state, by }], without by where it ended by itself; bulk_operation_run tells what became of each run.';
 
 -- The runs are fixed when the work begins, so that what is still to come, what was done and what was not can be read back.
 create table stellwerk.bulk_operation_run (

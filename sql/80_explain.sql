@@ -110,7 +110,10 @@ declare
   v_before integer;
   v_behind text := '';
 begin
-  if p_run.held then
+  return query select 0, null::text, format('Run %s waits: %s.', p_run.run_id, f.reason), f.evidence from stellwerk.flow_reasons(p_run) f;
+  if found then
+    return;
+  elsif p_run.held then
     select * into v_timer from stellwerk.timer t where t.tenant_id = p_run.tenant_id and t.run_id = p_run.run_id and t.kind = 'start' limit 1;
     if v_timer.timer_id is not null then
       return next row(0, null, format('Run %s waits for its start at %s%s.', p_run.run_id, stellwerk.at_text(p_run.start_at),
@@ -138,6 +141,23 @@ begin
 end
 $$;
 comment on function stellwerk.reasons_of_pending(stellwerk.run) is 'Why a run has not begun.';
+
+-- What flow control says is joined here, and only here: while a pending run waits at a gate, and while a rate limit puts a step off.
+create or replace function stellwerk.flow_reasons(p_run stellwerk.run)
+returns table (reason text, evidence jsonb) language plpgsql stable set search_path = '' as $$
+begin
+  return;
+end
+$$;
+comment on function stellwerk.flow_reasons(stellwerk.run) is 'Why flow control does not let a pending run start: clauses for a sentence such as "Run 5 waits: …". No row where it does.';
+
+create or replace function stellwerk.flow_reasons_of_step(p_step stellwerk.step)
+returns table (reason text, evidence jsonb) language plpgsql stable set search_path = '' as $$
+begin
+  return;
+end
+$$;
+comment on function stellwerk.flow_reasons_of_step(stellwerk.step) is 'Why a rate limit puts a queued step off: a clause for a sentence such as "Step push waits: …". No row where none does.';
 
 create or replace function stellwerk.reasons_of_attempts(p_run stellwerk.run)
 returns setof stellwerk.reason language plpgsql stable set search_path = '' as $$
@@ -187,7 +207,7 @@ returns setof stellwerk.reason language plpgsql stable set search_path = '' as $
 begin
   return query
     select case when stellwerk.overdue_text(t.due_at) = '' then 60 else 15 end, null::text,
-           format('the run %s%s.', case when t.due_at = stellwerk.never() then format('may take another %s once it is resumed', stellwerk.duration_text(t.remaining))
+           format('the run %s%s.', case when t.due_at = stellwerk.never() then format('may take another %s once it is resumed', stellwerk.duration_words(t.remaining))
                                         else 'fails by its time limit at ' || stellwerk.at_text(t.due_at) end, stellwerk.overdue_text(t.due_at)),
            jsonb_build_object('timer', stellwerk.timer_evidence(t))
       from stellwerk.timer t
@@ -236,12 +256,12 @@ returns text language sql stable set search_path = '' as $$
 $$;
 comment on function stellwerk.at_text(timestamptz) is 'A time for a sentence, in the session''s time zone.';
 
-create or replace function stellwerk.duration_text(p_duration interval)
+create or replace function stellwerk.duration_words(p_duration interval)
 returns text language sql immutable set search_path = '' as $$
   select case when extract(day from p_duration) <> 0 then extract(day from p_duration) || ' days ' else '' end
          || to_char(p_duration - make_interval(days => extract(day from p_duration)::integer), 'HH24:MI:SS')
 $$;
-comment on function stellwerk.duration_text(interval) is 'A duration for a sentence: days, hours, minutes, seconds.';
+comment on function stellwerk.duration_words(interval) is 'A duration for a sentence: days, hours, minutes, seconds.';
 
 create or replace function stellwerk.seconds_between(p_from timestamptz, p_to timestamptz)
 returns numeric language sql immutable set search_path = '' as $$

@@ -8,10 +8,14 @@ returns stellwerk.reason language plpgsql stable set search_path = '' as $$
 declare
   v_reason stellwerk.reason;
   v_name   text := stellwerk.step_name(p_step);
+  v_flow   record;
 begin
+  select f.reason, f.evidence into v_flow from stellwerk.flow_reasons_of_step(p_step) f where p_step.state = 'queued' limit 1;
   case
     when p_step.state = 'running' then
       v_reason := stellwerk.reason_of_running(p_step, v_name);
+    when v_flow.reason is not null then
+      v_reason := row(31, null, format('%s waits: %s.', v_name, v_flow.reason), v_flow.evidence)::stellwerk.reason;
     when p_step.state = 'queued' and p_step.due_at is not null then
       v_reason := stellwerk.reason_of_retry(p_run, p_step, v_name);
     when p_step.state = 'queued' and p_step.runs_in = 'worker' then
@@ -100,7 +104,7 @@ begin
   select * into v_timer from stellwerk.timer t
    where t.tenant_id = p_step.tenant_id and t.run_id = p_step.run_id and t.step_id = p_step.step_id and t.kind = 'retry' limit 1;
   if p_step.due_at = stellwerk.never() then
-    v_when := case when v_timer.remaining is null then 'goes on' else 'waits another ' || stellwerk.duration_text(v_timer.remaining) end || ' once the run is resumed';
+    v_when := case when v_timer.remaining is null then 'goes on' else 'waits another ' || stellwerk.duration_words(v_timer.remaining) end || ' once the run is resumed';
   else
     v_when := 'waits until ' || stellwerk.at_text(p_step.due_at);
   end if;
@@ -196,7 +200,7 @@ begin
    order by t.due_at limit 1;
   if v_timer.timer_id is not null then
     v_facts := jsonb_build_object('timer', stellwerk.timer_evidence(v_timer));
-    v_limit := case when v_timer.due_at = stellwerk.never() then format('another %s once the run is resumed', stellwerk.duration_text(v_timer.remaining))
+    v_limit := case when v_timer.due_at = stellwerk.never() then format('another %s once the run is resumed', stellwerk.duration_words(v_timer.remaining))
                     else stellwerk.at_text(v_timer.due_at) end || stellwerk.overdue_text(v_timer.due_at);
   end if;
   if v_wait.kind = 'child' then

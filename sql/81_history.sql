@@ -113,12 +113,6 @@ end
 $$;
 comment on function stellwerk.diff_runs(bigint, bigint) is 'Where two runs differ: kind is workflow, version, trigger, state, payload, old, parted (the first step at which they do), step (taken by one only, or with another end), output and error (of a step, or of the run), seconds (the run, and the ten nodes that differ most). A step in a loop is named by its items: node[2]. Errors: SW007.';
 
-create or replace function stellwerk.slug_of(p_tenant_id bigint, p_workflow_id bigint)
-returns text language sql stable set search_path = '' as $$
-  select w.slug from stellwerk.workflow w where w.tenant_id = p_tenant_id and w.workflow_id = p_workflow_id
-$$;
-comment on function stellwerk.slug_of(bigint, bigint) is 'A workflow''s slug.';
-
 -- Scopes have other numbers in every run; which items they are for is the same.
 create or replace function stellwerk.placed_steps(p_run stellwerk.run)
 returns table (place bigint, node_id text, items text, visit integer, state text, port text, failures integer, output jsonb, error jsonb, seconds numeric)

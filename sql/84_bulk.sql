@@ -2,16 +2,16 @@
 -- portions. Each run has a subtransaction of its own and goes through the same function as the verb for one run.
 
 create or replace function stellwerk.start_bulk_operation(
-  action text, filter jsonb, dry_run boolean default true, rate integer default null, stop_on_error real default null, options jsonb default '{}')
+  action text, filter jsonb, dry_run boolean default true, rate integer default null, stop_on_error double precision default null, options jsonb default '{}')
 returns bigint language plpgsql security definer  -- callers have no right to write the tables
 set search_path = '' as $$
 declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
   v_id        bigint;
 begin
-  if action is null or action not in ('cancel', 'pause', 'resume', 'retry') then
+  if action is null or action not in ('cancel', 'pause', 'resume', 'retry', 'skip') then
     raise exception 'there is no bulk operation %', coalesce(quote_literal(action), 'null')
-      using errcode = 'SW002', hint = 'There are cancel, pause, resume and retry.';
+      using errcode = 'SW002', hint = 'There are cancel, pause, resume, retry and skip.';
   end if;
   if rate <= 0 or stop_on_error not between 0 and 1 then
     raise exception 'rate % or stop_on_error % is out of range', rate, stop_on_error
@@ -19,9 +19,9 @@ begin
   end if;
   perform stellwerk.check_bulk_filter(v_tenant_id, action, filter);
   perform stellwerk.check_bulk_options(action, coalesce(options, '{}'));
-  insert into stellwerk.bulk_operation (tenant_id, action, filter, options, rate, stop_on_error, created_by)
+  insert into stellwerk.bulk_operation (tenant_id, action, filter, options, rate, stop_on_error, created_by, history)
   values (v_tenant_id, start_bulk_operation.action, start_bulk_operation.filter, coalesce(start_bulk_operation.options, '{}'),
-          start_bulk_operation.rate, start_bulk_operation.stop_on_error, stellwerk.actor())
+          start_bulk_operation.rate, start_bulk_operation.stop_on_error, stellwerk.actor(), stellwerk.bulk_history('draft', stellwerk.actor()))
   returning operation_id into v_id;
   if coalesce(dry_run, true) then
     perform stellwerk.count_bulk_runs(v_tenant_id, v_id);
@@ -31,7 +31,7 @@ begin
   return v_id;
 end
 $$;
-comment on function stellwerk.start_bulk_operation(text, jsonb, boolean, integer, real, jsonb) is 'Orders cancel, pause, resume or retry for all runs that fit a filter and answers the number of its row in bulk_operation. A dry run, the default, leaves a draft with the count in total; resume_bulk_operation begins it. Errors: SW001, SW002.';
+comment on function stellwerk.start_bulk_operation(text, jsonb, boolean, integer, double precision, jsonb) is 'Orders cancel, pause, resume, retry or skip for all runs that fit a filter and answers the number of its row in bulk_operation. A dry run, the default, leaves a draft with the count in total; resume_bulk_operation begins it. skip ends the waiting or queued steps on the filter''s node. Errors: SW001, SW002.';
 
 create or replace function stellwerk.resume_bulk_operation(operation_id bigint)
 returns void language plpgsql security definer  -- callers have no right to write the tables
@@ -44,7 +44,8 @@ begin
     perform stellwerk.begin_bulk_operation(v_tenant_id, operation_id);
     return;
   end if;
-  update stellwerk.bulk_operation o set state = 'running', worked_at = stellwerk.clock()
+  update stellwerk.bulk_operation o
+     set state = 'running', worked_at = stellwerk.clock(), history = o.history || stellwerk.bulk_history('running', stellwerk.actor())
    where o.tenant_id = v_tenant_id and o.operation_id = resume_bulk_operation.operation_id;
   perform stellwerk.ring_if_asleep();
 end
@@ -58,7 +59,7 @@ declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
 begin
   perform stellwerk.lock_bulk_operation(v_tenant_id, operation_id, array['running']);
-  update stellwerk.bulk_operation o set state = 'paused'
+  update stellwerk.bulk_operation o set state = 'paused', history = o.history || stellwerk.bulk_history('paused', stellwerk.actor())
    where o.tenant_id = v_tenant_id and o.operation_id = pause_bulk_operation.operation_id;
 end
 $$;
@@ -72,7 +73,8 @@ declare
 begin
   perform stellwerk.lock_bulk_operation(v_tenant_id, operation_id, array['draft', 'running', 'paused']);
   update stellwerk.bulk_operation o
-     set state = 'cancelled', reason = cancel_bulk_operation.reason, ended_at = stellwerk.clock(), ended_by = stellwerk.actor()
+     set state = 'cancelled', reason = cancel_bulk_operation.reason, ended_at = stellwerk.clock(), ended_by = stellwerk.actor(),
+         history = o.history || stellwerk.bulk_history('cancelled', stellwerk.actor())
    where o.tenant_id = v_tenant_id and o.operation_id = cancel_bulk_operation.operation_id;
 end
 $$;
@@ -96,6 +98,12 @@ begin
 end
 $$;
 comment on function stellwerk.lock_bulk_operation(bigint, bigint, text[]) is 'A bulk operation in one of the states given, locked; SW007 when there is none, SW003 in another state.';
+
+create or replace function stellwerk.bulk_history(p_state text, p_by text)
+returns jsonb language sql volatile set search_path = '' as $$
+  select jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('at', stellwerk.clock(), 'state', p_state, 'by', p_by)))
+$$;
+comment on function stellwerk.bulk_history(text, text) is 'An entry for the history of a bulk operation: from now on it is in this state, by somebody''s order or, without a name, by itself.';
 
 -- What a filter may hold. It is data throughout: keys are fixed, values are compared and never evaluated.
 
@@ -131,6 +139,10 @@ begin
         using errcode = 'SW002', detail = format('It is %s.', left(v_value::text, 200)), hint = 'Several values of one key are alternatives; all keys must fit.';
     end if;
   end loop;
+  if p_action = 'skip' and not p_filter ? 'node' then
+    raise exception 'the filter names no node to skip'
+      using errcode = 'SW002', hint = 'For example {"workflow": "orders", "node": "confirmed"}: the steps that wait on it are skipped.';
+  end if;
   if exists (select from stellwerk.bulk_values(p_filter -> 'state') e (value) where e.value <> all (v_allowed)) then
     raise exception 'the filter''s state is none to %', p_action
       using errcode = 'SW002', hint = format('One can %s runs that are %s.', p_action, array_to_string(v_allowed, ', '));
@@ -154,6 +166,7 @@ returns text[] language sql stable set search_path = '' as $$
   select case when p_filter ? 'state' then array(select e.value from stellwerk.bulk_values(p_filter -> 'state') e (value))
               when p_action = 'cancel' then array['pending', 'running', 'waiting', 'paused']
               when p_action = 'pause' then array['pending', 'running', 'waiting']
+              when p_action = 'skip' then array['running', 'waiting', 'paused']
               when p_action = 'resume' then array['paused']
               -- Cancelled runs are retried only by those who say so.
               when p_filter is null then array['failed', 'cancelled']
@@ -174,7 +187,8 @@ comment on function stellwerk.bulk_time(jsonb) is 'A time of a filter; null if i
 create or replace function stellwerk.check_bulk_options(p_action text, p_options jsonb)
 returns void language plpgsql immutable set search_path = '' as $$
 declare
-  v_known text[] := case p_action when 'cancel' then array['reason', 'compensate'] when 'retry' then array['from_node', 'version'] else '{}' end;
+  v_known text[] := case p_action when 'cancel' then array['reason', 'compensate'] when 'retry' then array['from_node', 'version']
+                                    when 'skip' then array['output', 'port'] else '{}' end;
   v_wrong text;
 begin
   if jsonb_typeof(p_options) <> 'object' then
@@ -182,7 +196,7 @@ begin
   end if;
   select string_agg(quote_literal(o.key), ', ') into v_wrong from jsonb_each(p_options) o
    where o.key <> all (v_known)
-      or jsonb_typeof(o.value) <> case o.key when 'compensate' then 'boolean' when 'version' then 'number' else 'string' end;
+      or o.key <> 'output' and jsonb_typeof(o.value) <> case o.key when 'compensate' then 'boolean' when 'version' then 'number' else 'string' end;
   if v_wrong is not null then
     raise exception 'bulk operation % cannot use the options %', p_action, v_wrong
       using errcode = 'SW002', hint = coalesce('It has ' || nullif(array_to_string(v_known, ', '), '') || '.', 'It has none.');

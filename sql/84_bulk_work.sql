@@ -47,10 +47,11 @@ begin
        and (v_nodes = '{}' or exists (
              select from stellwerk.step s
               where s.tenant_id = p_tenant_id and s.run_id = r.run_id and s.node_id = any (v_nodes)
-                and s.state in ('queued', 'running', 'waiting', 'joining', 'failed')));
+                and s.state in ('queued', 'running', 'waiting', 'joining', 'failed')
+                and (p_action <> 'skip' or s.state in ('queued', 'waiting') and s.undoes is null)));
 end
 $$;
-comment on function stellwerk.bulk_population(bigint, text, jsonb) is 'The runs that fit a checked filter now, and their states. node fits a run with a live or failed step on it.';
+comment on function stellwerk.bulk_population(bigint, text, jsonb) is 'The runs that fit a checked filter now, and their states. node fits a run with a live or failed step on it, for skip with a waiting or queued one.';
 
 create or replace function stellwerk.count_bulk_runs(p_tenant_id bigint, p_operation_id bigint)
 returns void language plpgsql set search_path = '' as $$
@@ -87,7 +88,9 @@ begin
     from (select f.state, count(*) as count from fitting f group by f.state) c;
   update stellwerk.bulk_operation o
      set state = case when v_total > 0 then 'running' else 'completed' end, total = coalesce(v_total, 0), by_state = coalesce(v_by_state, '{}'),
-         started_at = v_now, worked_at = v_now, ended_at = case when v_total > 0 then null else v_now end
+         started_at = v_now, worked_at = v_now, ended_at = case when v_total > 0 then null else v_now end,
+         history = o.history || stellwerk.bulk_history('running', stellwerk.actor())
+                   || case when v_total > 0 then '[]' else stellwerk.bulk_history('completed', null) end
    where o.tenant_id = p_tenant_id and o.operation_id = p_operation_id;
   perform stellwerk.ring_if_asleep();
 end
@@ -99,6 +102,9 @@ create or replace function stellwerk.work_bulk_operations(p_tenant_id bigint, p_
 returns integer language plpgsql set search_path = '' as $$
 declare
   c_longest constant interval := interval '10 seconds';  -- what was not used for longer is lost, so that no burst follows a standstill
+  c_turn    constant interval := interval '1 second';
+  c_all     constant interval := interval '10 seconds';
+  v_begun     timestamptz := stellwerk.clock();
   v_operation stellwerk.bulk_operation;
   v_since     timestamptz;
   v_now       timestamptz;
@@ -107,9 +113,11 @@ declare
 begin
   for v_operation in
     select * from stellwerk.bulk_operation o
-     where o.tenant_id = p_tenant_id and o.state = 'running' order by o.operation_id for no key update skip locked
+     where o.tenant_id = p_tenant_id and o.state = 'running' order by o.worked_at for no key update skip locked
   loop
     v_now := stellwerk.clock();
+    -- They take turns, and leave time to whatever else a tick has to do.
+    exit when v_now > v_begun + c_turn or v_now > statement_timestamp() + c_all;
     v_since := greatest(v_operation.worked_at, v_now - c_longest);
     v_limit := least(p_limit, floor(extract(epoch from v_now - v_since) * v_operation.rate));
     if v_limit > 0 then
@@ -170,7 +178,9 @@ begin
          last_run_id = coalesce(v_last, 0),
          state = case when v_stopped then 'stopped' when v_handled >= o.total then 'completed' else o.state end,
          reason = case when v_stopped then format('%s of %s runs failed, more than the share of %s', v_failed, v_handled, p_operation.stop_on_error) end,
-         ended_at = case when v_stopped or v_handled >= o.total then stellwerk.clock() end
+         ended_at = case when v_stopped or v_handled >= o.total then stellwerk.clock() end,
+         history = o.history || case when v_stopped then stellwerk.bulk_history('stopped', null)
+                                     when v_handled >= o.total then stellwerk.bulk_history('completed', null) else '[]' end
    where o.tenant_id = p_operation.tenant_id and o.operation_id = p_operation.operation_id;
   perform stellwerk.ring_if_asleep();
   return cardinality(v_run_ids);
@@ -211,6 +221,8 @@ begin
         'compensate', coalesce(v_options -> 'compensate', 'false')));
     when 'retry' then
       perform stellwerk.reopen_run(p_operation.tenant_id, v_run, v_options ->> 'from_node', coalesce((v_options ->> 'version')::integer, v_run.version));
+    when 'skip' then
+      perform stellwerk.skip_steps_on(p_operation, v_run);
     else
       perform stellwerk.apply_order(p_operation.tenant_id, p_run_id, p_operation.action,
         jsonb_build_object('by', format('%s (bulk operation %s)', p_operation.created_by, p_operation.operation_id)));
@@ -218,6 +230,33 @@ begin
 end
 $$;
 comment on function stellwerk.steer_run(stellwerk.bulk_operation, bigint) is 'Does to one run what the verb for one run does, on behalf of whoever ordered the bulk operation.';
+
+create or replace function stellwerk.skip_steps_on(p_operation stellwerk.bulk_operation, p_run stellwerk.run)
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_nodes text[] := array(select e.value from stellwerk.bulk_values(p_operation.filter -> 'node') e (value));
+  v_steps bigint[];
+  v_run   stellwerk.run := p_run;
+begin
+  v_steps := array(
+    select s.step_id from stellwerk.step s
+     where s.tenant_id = p_run.tenant_id and s.run_id = p_run.run_id and s.node_id = any (v_nodes) and s.state in ('waiting', 'queued') and s.undoes is null
+     order by s.step_id);
+  if v_steps = '{}' then
+    raise exception 'run % has no step on % that waits', p_run.run_id, array_to_string(v_nodes, ', ')
+      using errcode = 'SW003', hint = 'It has moved on since the bulk operation began.';
+  end if;
+  -- Skipping one may end the run, or others with it, and may not send a token back here: only those found above are meant.
+  for i in 1 .. cardinality(v_steps) loop
+    continue when not exists (
+      select from stellwerk.step s where s.tenant_id = p_run.tenant_id and s.run_id = p_run.run_id and s.step_id = v_steps[i] and s.state in ('waiting', 'queued'));
+    perform stellwerk.skip_locked_step(v_run, v_steps[i], p_operation.options -> 'output', coalesce(p_operation.options ->> 'port', 'next'),
+                                       format('skipped by %s (bulk operation %s)', p_operation.created_by, p_operation.operation_id));
+    v_run := stellwerk.lock_run(p_run.tenant_id, p_run.run_id);
+  end loop;
+end
+$$;
+comment on function stellwerk.skip_steps_on(stellwerk.bulk_operation, stellwerk.run) is 'Skips the waiting and queued steps of a locked run on the nodes that a bulk operation is about.';
 
 create or replace function stellwerk.seconds_to_next_bulk_portion()
 returns double precision language plpgsql stable set search_path = '' as $$

@@ -147,3 +147,34 @@ comment on column stellwerk.node_statistics.p50_seconds is 'Half of the complete
 comment on column stellwerk.node_statistics.p95_seconds is '95 of 100 completed steps took no longer.';
 comment on column stellwerk.node_statistics.p99_seconds is '99 of 100 completed steps took no longer.';
 comment on column stellwerk.node_statistics.p95_queue_seconds is '95 of 100 steps waited no longer for a worker, of those whose first attempt was their last.';
+
+create or replace view stellwerk.bulk_progress with (security_barrier) as
+select o.operation_id, o.action, o.filter, o.state, o.reason, o.total, x.handled, o.done, o.skipped, o.failed, round(x.handled::numeric / nullif(o.total, 0), 4) as share,
+       o.rate, round((x.handled / nullif(x.seconds, 0))::numeric, 2) as per_second,
+       case when o.state = 'running' and x.handled > 0 then now() + make_interval(secs => x.seconds * (o.total - x.handled) / x.handled) end as expected_end_at,
+       o.created_at, o.created_by, o.started_at, o.worked_at, o.ended_at
+  from stellwerk.bulk_operation o
+ cross join lateral (
+   select o.done + o.skipped + o.failed as handled,
+          extract(epoch from coalesce(o.ended_at, o.worked_at) - o.started_at)::double precision as seconds) x
+ where o.tenant_id = (select stellwerk.current_tenant_id());
+comment on view stellwerk.bulk_progress is 'How far each bulk operation has come. Reads one row for each.';
+comment on column stellwerk.bulk_progress.operation_id is 'The bulk operation.';
+comment on column stellwerk.bulk_progress.action is 'cancel, pause, resume, retry or skip.';
+comment on column stellwerk.bulk_progress.filter is 'Which runs.';
+comment on column stellwerk.bulk_progress.state is 'draft, running, paused, completed, stopped or cancelled.';
+comment on column stellwerk.bulk_progress.reason is 'Why it was stopped or cancelled.';
+comment on column stellwerk.bulk_progress.total is 'How many runs fitted the filter when they were counted.';
+comment on column stellwerk.bulk_progress.handled is 'How many of them had their turn.';
+comment on column stellwerk.bulk_progress.done is 'To how many it was done.';
+comment on column stellwerk.bulk_progress.skipped is 'How many were in no state for it any more.';
+comment on column stellwerk.bulk_progress.failed is 'At how many it raised.';
+comment on column stellwerk.bulk_progress.share is 'handled / total.';
+comment on column stellwerk.bulk_progress.rate is 'At most so many runs per second.';
+comment on column stellwerk.bulk_progress.per_second is 'How many it was on average since the beginning, pauses included.';
+comment on column stellwerk.bulk_progress.expected_end_at is 'When it will be done if it goes on like that.';
+comment on column stellwerk.bulk_progress.created_at is 'When it was ordered.';
+comment on column stellwerk.bulk_progress.created_by is 'Who ordered it.';
+comment on column stellwerk.bulk_progress.started_at is 'When work began.';
+comment on column stellwerk.bulk_progress.worked_at is 'When the last portion was done.';
+comment on column stellwerk.bulk_progress.ended_at is 'When it ended.';
