@@ -8,6 +8,7 @@ declare
   v_run     stellwerk.run := stellwerk.run_to_explain(stellwerk.current_tenant_id(), run_id);
   v_running boolean;
   v_live    boolean;
+  v_failed  boolean;
   v_state   text;
   v_since   timestamptz;
 begin
@@ -16,8 +17,9 @@ begin
   elsif at < v_run.created_at then
     return;
   end if;
-  select bool_or(s.state in ('queued', 'running')), bool_or(s.state in ('queued', 'running', 'waiting', 'joining')), max(s.since)
-    into v_running, v_live, v_since
+  select bool_or(s.state in ('queued', 'running')), bool_or(s.state in ('queued', 'running', 'waiting', 'joining')),
+         bool_or(s.reopened), max(s.since)
+    into v_running, v_live, v_failed, v_since
     from stellwerk.steps_at(v_run, run_state_at.at) s;
   if v_run.ended_at <= at then
     v_state := v_run.state;
@@ -28,6 +30,8 @@ begin
   elsif v_run.state = 'paused' and v_run.paused_at <= at then
     v_state := 'paused';
     v_since := v_run.paused_at;
+  elsif v_failed and not v_live then
+    v_state := 'failed';
   else
     v_state := case when v_running or not v_live then 'running' else 'waiting' end;
   end if;
@@ -36,23 +40,28 @@ begin
     select s.node_id, s.step_id, s.scope, s.visit, s.state, s.attempt, s.port, s.since, s.worker_id from stellwerk.steps_at(v_run, run_state_at.at) s order by s.step_id;
 end
 $$;
-comment on function stellwerk.run_state_at(bigint, timestamptz) is 'How a run stood at a time: first a row for the run itself (node_id null), then one for each step that existed; since says from when it stood so. No row before the run was asked for. Told from what is kept: a pause that is over leaves no trace, and a step that was reopened shows its last course. Errors: SW007, SW002.';
+comment on function stellwerk.run_state_at(bigint, timestamptz) is 'How a run stood at a time: first a row for the run itself (node_id null), then one for each step that existed; since says from when it stood so. No row before the run was asked for. Told from what is kept: a pause that is over leaves no trace, and of a step that was reopened before it ended only the attempts are known. Errors: SW007, SW002.';
 
+-- A step that retry_run reopened has a new queued_at; that it was there before, and had failed, is known from its attempts.
 create or replace function stellwerk.steps_at(p_run stellwerk.run, p_at timestamptz)
-returns table (node_id text, step_id bigint, scope bigint, visit integer, state text, attempt integer, port text, since timestamptz, worker_id bigint)
+returns table (node_id text, step_id bigint, scope bigint, visit integer, state text, attempt integer, port text, since timestamptz, worker_id bigint,
+               reopened boolean)
 language plpgsql stable set search_path = '' as $$
 begin
   return query
     select s.node_id, s.step_id, s.scope_id, s.visit,
            case when s.ended_at <= p_at then s.state
+                when x.reopened then 'failed'
                 when s.runs_in = 'wait' or s.type = 'logic.loop' then 'waiting'
                 when t.started_at is null and s.arrived is not null and s.failures = 0 then 'joining'
                 when t.started_at is null or t.ended_at <= p_at then 'queued'
                 when s.runs_in = 'worker' then 'running'
                 else 'queued' end,
            coalesce(t.attempt, 0), case when s.ended_at <= p_at then s.port end,
-           case when s.ended_at <= p_at then s.ended_at when t.ended_at <= p_at then t.ended_at else coalesce(t.started_at, s.queued_at) end,
-           t.worker_id
+           case when s.ended_at <= p_at then s.ended_at
+                when t.ended_at <= p_at then case when s.queued_at <= p_at then greatest(t.ended_at, s.queued_at) else t.ended_at end
+                else coalesce(t.started_at, s.queued_at) end,
+           t.worker_id, x.reopened
       from stellwerk.step s
       -- The last attempt that had begun by then: one of those that are kept, or the step's own last.
       left join lateral (
@@ -66,10 +75,15 @@ begin
                           where a.tenant_id = s.tenant_id and a.run_id = s.run_id and a.step_id = s.step_id and a.attempt = s.attempt)) x
          where x.started_at <= p_at
          order by x.attempt desc limit 1) t on true
-     where s.tenant_id = p_run.tenant_id and s.run_id = p_run.run_id and s.queued_at <= p_at;
+     cross join lateral (
+       select s.queued_at > p_at and t.ended_at <= p_at and not exists (
+                select from stellwerk.step_attempt a
+                 where a.tenant_id = s.tenant_id and a.run_id = s.run_id and a.step_id = s.step_id and a.attempt > t.attempt and a.started_at < s.queued_at
+              ) as reopened) x
+     where s.tenant_id = p_run.tenant_id and s.run_id = p_run.run_id and (s.queued_at <= p_at or t.started_at is not null);
 end
 $$;
-comment on function stellwerk.steps_at(stellwerk.run, timestamptz) is 'The steps that a run had at a time, each in the state in which it was then.';
+comment on function stellwerk.steps_at(stellwerk.run, timestamptz) is 'The steps that a run had at a time, each in the state in which it was then; reopened says that it had failed, and that retry_run sent it on again later.';
 
 create or replace function stellwerk.diff_runs(a bigint, b bigint)
 returns table ("position" integer, kind text, node_id text, path text, a_value jsonb, b_value jsonb)
@@ -155,9 +169,9 @@ begin
     )
     (select 'parted', e.name, null::text, e.a_end, e.b_end from ended e where e.other_way
       -- Before a step that only one of them has stands the one that left by another port.
-      order by (e.a_end is null or e.b_end is null), e.place limit 1)
+      order by (e.a_end is null or e.b_end is null), e.place, e.a_end is null limit 1)
     union all
-    (select 'step', e.name, null, e.a_end, e.b_end from ended e order by e.place limit 1000)
+    (select 'step', e.name, null, e.a_end, e.b_end from ended e order by e.place, e.a_end is null limit 1000)
     union all
     (select 'output', p.name, v.path, v.a_value, v.b_value
        from (select * from pair where a_end is not null and b_end is not null and a_output is distinct from b_output order by place limit 200) p
