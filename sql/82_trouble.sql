@@ -120,13 +120,13 @@ comment on function stellwerk.normal_message(text) is 'An error''s message with 
 create or replace function stellwerk.window_start(p_default interval)
 returns timestamptz language plpgsql stable set search_path = '' as $$
 begin
-  return now() - coalesce(nullif(current_setting('stellwerk.window', true), '')::interval, p_default);
+  return now() - coalesce(nullif(current_setting('stellwerk.period', true), '')::interval, p_default);
 exception when data_exception then
-  raise exception 'the setting stellwerk.window is no duration: %', quote_literal(current_setting('stellwerk.window'))
-    using errcode = 'SW002', hint = 'For example: set stellwerk.window = ''P30D''; an empty text takes each view''s own.';
+  raise exception 'the setting stellwerk.period is no duration: %', quote_literal(current_setting('stellwerk.period'))
+    using errcode = 'SW002', hint = 'For example: set stellwerk.period = ''P30D''; an empty text takes each view''s own.';
 end
 $$;
-comment on function stellwerk.window_start(interval) is 'From when the views of statistics look at runs: as long ago as the setting stellwerk.window says, else the view''s own default.';
+comment on function stellwerk.window_start(interval) is 'From when the views of statistics look at runs: as long ago as the setting stellwerk.period says, else the view''s own default.';
 
 -- Numbers follow time, so the window's first run is found in some forty look-ups, without an index on time.
 create or replace function stellwerk.first_run_since(p_tenant_id bigint, p_at timestamptz)

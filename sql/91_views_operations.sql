@@ -25,7 +25,7 @@ select md5(concat_ws(E'\x1f', f.workflow_id, f.version, f.node_id, f.error_class
                    and r.ended_at >= (select stellwerk.window_start(interval '7 days'))) x
          group by x.workflow_id, x.version, x.node_id, x.error_class, x.message) f
   join stellwerk.workflow w on w.tenant_id = (select stellwerk.current_tenant_id()) and w.workflow_id = f.workflow_id;
-comment on view stellwerk.failure_cluster is 'Failed runs of the last 7 days (or of the setting stellwerk.window) that failed alike, and were not retried. Reads the failed runs of that time, by an index of their own.';
+comment on view stellwerk.failure_cluster is 'Failed runs of the last 7 days (or of the setting stellwerk.period) that failed alike, and were not retried. Reads the failed runs of that time, by an index of their own.';
 comment on column stellwerk.failure_cluster.fingerprint is 'The same for runs that failed alike: workflow, version, node, error class and normalised message.';
 comment on column stellwerk.failure_cluster.workflow is 'Slug of the workflow.';
 comment on column stellwerk.failure_cluster.version is 'The version that the runs were on.';
@@ -90,7 +90,7 @@ select w.slug as workflow, x.since, x.runs, x.pending, x.running, x.waiting, x.p
            and r.created_at >= (select stellwerk.window_start(interval '1 day'))
          group by r.tenant_id, r.workflow_id) x
   join stellwerk.workflow w on w.tenant_id = x.tenant_id and w.workflow_id = x.workflow_id;
-comment on view stellwerk.workflow_statistics is 'Figures of each workflow over the runs asked for in the last day, or in the setting stellwerk.window. Reads the run rows of that time, found by their numbers.';
+comment on view stellwerk.workflow_statistics is 'Figures of each workflow over the runs asked for in the last day, or in the setting stellwerk.period. Reads the run rows of that time, found by their numbers.';
 comment on column stellwerk.workflow_statistics.workflow is 'Slug of the workflow.';
 comment on column stellwerk.workflow_statistics.since is 'The beginning of the window.';
 comment on column stellwerk.workflow_statistics.runs is 'How many runs were asked for since then; the following columns count these by their state now.';
@@ -130,7 +130,7 @@ select w.slug as workflow, x.version, x.node_id, x.type, x.visits, x.live, x.com
            and r.created_at >= (select stellwerk.window_start(interval '1 day'))
          group by r.workflow_id, s.version, s.node_id, s.type) x
   join stellwerk.workflow w on w.tenant_id = (select stellwerk.current_tenant_id()) and w.workflow_id = x.workflow_id;
-comment on view stellwerk.node_statistics is 'Figures of each node and version over the runs asked for in the last day, or in the setting stellwerk.window. Reads the steps of those runs: with millions of them choose a shorter window.';
+comment on view stellwerk.node_statistics is 'Figures of each node and version over the runs asked for in the last day, or in the setting stellwerk.period. Reads the steps of those runs: with millions of them choose a shorter window.';
 comment on column stellwerk.node_statistics.workflow is 'Slug of the workflow.';
 comment on column stellwerk.node_statistics.version is 'The version that the steps ran under.';
 comment on column stellwerk.node_statistics.node_id is 'The node.';
