@@ -99,7 +99,7 @@ comment on function stellwerk.begin_bulk_operation(bigint, bigint) is 'Fixes the
 
 -- Called by tick.
 create or replace function stellwerk.work_bulk_operations(p_tenant_id bigint, p_limit integer default 500)
-returns integer language plpgsql set search_path = '' as $$
+returns integer language plpgsql set search_path = '' set enable_seqscan = off as $$
 declare
   c_longest constant interval := interval '10 seconds';  -- what was not used for longer is lost, so that no burst follows a standstill
   c_turn    constant interval := interval '1 second';

@@ -120,12 +120,12 @@ def test_children_and_loops_and_joins_are_not_taken_for_stuck(db, make_workflow,
     loops = make_workflow(
         document(
             "loops",
-            [START, node("each", "logic.loop", {"items": "{{ [1, 2] }}"}), call("ring"), call("slow"), node("meet", "logic.join", {"mode": "all"}), transform("fast", 1)],
+            [START, node("each", "logic.loop", {"items": "{{ trigger.payload }}"}), call("ring"), call("slow"), node("meet", "logic.join", {"mode": "all"}), transform("fast", 1)],
             ["start -> each", "each.each -> ring", "start -> slow", "start -> fast", "slow -> meet", "fast -> meet"],
         )
     )
     parent = start(db, calls)
-    start(db, loops)
+    start(db, loops, [1, 2])
     run_all(db)
     worker.begin()
     assert stuck(db) == {}
@@ -193,7 +193,7 @@ def test_runs_that_failed_alike_fall_together(db, ring, make_workflow, run_all, 
     # What is retried is no failure any more, and what is older than the window is not looked at.
     db.execute("select stellwerk.retry_run(%s)", (run_ids[3],))
     assert len(view(db, "select * from stellwerk.failure_cluster")) == 2
-    db.execute("update stellwerk.run set ended_at = now() - interval '3 days' where run_id = any (%s)", (run_ids,))
+    db.execute("update stellwerk.run set ended_at = now() - interval '3 days' where run_id = any (%s) and state = 'failed'", (run_ids,))
     db.execute("set stellwerk.period = 'P1D'")
     assert [row["version"] for row in view(db, "select version from stellwerk.failure_cluster")] == [2]
     db.execute("set stellwerk.period = 'a while'")
@@ -337,21 +337,21 @@ def history(db, ring, waits, run_all, dsn):
 
 
 QUERIES = [
-    ("select * from stellwerk.run_overview where run_id = %s", 100),
-    ("select * from stellwerk.run_overview order by run_id desc limit 20", 400),
-    ("select * from stellwerk.step_timeline where run_id = %s order by step_id", 100),
-    ("select * from stellwerk.live_step", 400),
-    ("select * from stellwerk.live_step where run_id = %s", 100),
-    ("select * from stellwerk.stuck_run", 800),
-    ("select * from stellwerk.stuck_runs('0 seconds')", 1500),
-    ("select * from stellwerk.failure_cluster", 400),
-    ("select * from stellwerk.dead_letter", 400),
-    ("select * from stellwerk.workflow_statistics", 600),
-    ("select * from stellwerk.node_statistics", 800),
-    ("select * from stellwerk.explain_run(%s)", 600),
-    ("select * from stellwerk.run_state_at(%s, now())", 300),
-    ("select stellwerk.start_bulk_operation('pause', '{\"workflow\": \"waits\"}')", 1500),
-    ("select stellwerk.start_bulk_operation('retry', '{\"workflow\": \"ring\"}')", 1500),
+    "select * from stellwerk.run_overview where run_id = %s",
+    "select * from stellwerk.run_overview order by run_id desc limit 20",
+    "select * from stellwerk.step_timeline where run_id = %s order by step_id",
+    "select * from stellwerk.live_step",
+    "select * from stellwerk.live_step where run_id = %s",
+    "select * from stellwerk.stuck_run",
+    "select * from stellwerk.stuck_runs('0 seconds')",
+    "select * from stellwerk.failure_cluster",
+    "select * from stellwerk.dead_letter",
+    "select * from stellwerk.workflow_statistics",
+    "select * from stellwerk.node_statistics",
+    "select * from stellwerk.explain_run(%s)",
+    "select * from stellwerk.run_state_at(%s, now())",
+    "select stellwerk.start_bulk_operation('pause', '{\"workflow\": \"waits\"}')",
+    "select stellwerk.start_bulk_operation('retry', '{\"workflow\": \"ring\"}')",
 ]
 
 
@@ -361,11 +361,14 @@ def test_no_view_reads_the_history(db, history):
     assert pages_read(db, "select count(stellwerk.run.*) from stellwerk.run") > 150
     assert pages_read(db, "select count(stellwerk.step.*) from stellwerk.step") > 500
     read = {}
-    for query, most in QUERIES:
-        parameters = (run_ids[-1],) if "%s" in query else ()
-        assert db.execute(query.encode(), parameters).fetchall() is not None
-        read[query] = (pages_read(db, query, *parameters), most)
-    assert {query: numbers for query, numbers in read.items() if numbers[0] > numbers[1]} == {}, read
+    for role in ("none", "stellwerk_dba"):
+        db.execute(b"set role " + role.encode())
+        for query in QUERIES:
+            parameters = (run_ids[-1],) if "%s" in query else ()
+            assert db.execute(query.encode(), parameters).fetchall() is not None
+            read[role, query] = pages_read(db, query, *parameters)
+    # The views of figures look at a thousand runs more than they need, for numbers are not given out quite in order.
+    assert {query: pages for query, pages in read.items() if pages > (450 if "statistics" in query[1] else 150)} == {}, read
 
 
 # -- who may look -----------------------------------------------------------------------------------------------------
