@@ -52,7 +52,7 @@ begin
     select s.node_id, s.step_id, s.scope_id, s.visit,
            case when s.ended_at <= p_at then s.state
                 when x.reopened then 'failed'
-                when s.runs_in = 'wait' or s.type = 'logic.loop' then 'waiting'
+                when coalesce(n.runs_in, s.runs_in) = 'wait' or s.type = 'logic.loop' then 'waiting'
                 when t.started_at is null and s.arrived is not null and s.failures = 0 then 'joining'
                 when t.started_at is null or t.ended_at <= p_at then 'queued'
                 when s.runs_in = 'worker' then 'running'
@@ -63,6 +63,7 @@ begin
                 else coalesce(t.started_at, s.queued_at) end,
            t.worker_id, x.reopened
       from stellwerk.step s
+      left join stellwerk.plan_node n on n.tenant_id = s.tenant_id and n.workflow_id = p_run.workflow_id and n.version = s.version and n.node_id = s.node_id
       -- The last attempt that had begun by then: one of those that are kept, or the step's own last.
       left join lateral (
         select x.attempt, x.started_at, x.ended_at, x.worker_id

@@ -125,7 +125,8 @@ class Engine:
         """Order cancel, pause, resume, retry or skip for all runs that fit; a dry run only counts them."""
         return int(
             self.value(
-                "select stellwerk.start_bulk_operation(%s::text, %s::jsonb, %s::boolean, %s::int, %s::float8, %s::jsonb)",
+                "select stellwerk.start_bulk_operation("
+                "%s::text, %s::jsonb, %s::boolean, %s::int, %s::float8, %s::jsonb)",
                 [action, _json(filter), dry_run, rate, stop_on_error, _json({} if options is None else options)],
             )
         )

@@ -54,7 +54,9 @@ def order(db, action, filter_, **named):
 
 def operation(db, operation_id):
     with db.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute("select * from stellwerk.bulk_operation where operation_id = %s", (operation_id,)).fetchone()
+        return cursor.execute(
+            "select * from stellwerk.bulk_operation where operation_id = %s", (operation_id,)
+        ).fetchone()
 
 
 def tick(db):
@@ -70,7 +72,8 @@ def work(db, operation_id, wait_until):
 def outcomes(db, operation_id):
     return dict(
         db.execute(
-            "select run_id, outcome from stellwerk.bulk_operation_run where operation_id = %s order by run_id", (operation_id,)
+            "select run_id, outcome from stellwerk.bulk_operation_run where operation_id = %s order by run_id",
+            (operation_id,),
         ).fetchall()
     )
 
@@ -207,7 +210,11 @@ def test_cancel_gives_every_run_the_reason_and_the_operation(db, waiting, wait_u
 
 def test_cancel_can_compensate(db, make_workflow, run_all, dsn, wait_until):
     slug = make_workflow(
-        document("undo", [START, call("book", compensate="unbook"), call("send"), transform("unbook", 1)], ["start -> book", "book -> send"])
+        document(
+            "undo",
+            [START, call("book", compensate="unbook"), call("send"), transform("unbook", 1)],
+            ["start -> book", "book -> send"],
+        )
     )
     run_id = start(db, slug)
     run_all(db)
@@ -261,7 +268,9 @@ def test_retry_begins_at_a_node_when_told(db, ring, run_all, dsn, wait_until):
     worker.end(*worker.begin(), error=PERMANENT)
     work(db, order(db, "retry", {"workflow": "ring"}, options={"from_node": "start"}), wait_until)
     run_all(db)
-    visits = db.execute("select node_id, visit from stellwerk.step_timeline where run_id = %s order by step_id", (run_id,)).fetchall()
+    visits = db.execute(
+        "select node_id, visit from stellwerk.step_timeline where run_id = %s order by step_id", (run_id,)
+    ).fetchall()
     assert visits == [("start", 1), ("ring", 1), ("start", 2), ("ring", 2)]
 
 
@@ -294,7 +303,9 @@ def test_skip_ends_every_iteration_that_waits_on_the_node(db, make_workflow, run
     run_all(db)
     work(db, order(db, "skip", {"node": "hold"}, options={"output": 0}), wait_until)
     run_all(db)
-    rows = db.execute("select state from stellwerk.step_timeline where run_id = %s and node_id = 'hold' order by step_id", (run_id,))
+    rows = db.execute(
+        "select state from stellwerk.step_timeline where run_id = %s and node_id = 'hold' order by step_id", (run_id,)
+    )
     assert rows.fetchall() == [("skipped",)] * 3 + [("waiting",)]
 
 
@@ -335,7 +346,8 @@ def test_the_rate_is_kept(db, waiting):
 
 def set_back(db, number, seconds):
     db.execute(
-        "update stellwerk.bulk_operation set worked_at = worked_at - make_interval(secs => %s) where operation_id = %s", (seconds, number)
+        "update stellwerk.bulk_operation set worked_at = worked_at - make_interval(secs => %s) where operation_id = %s",
+        (seconds, number),
     )
 
 
@@ -369,7 +381,10 @@ def test_a_stopped_operation_leaves_the_rest_as_it_is(db, waiting):
     assert list(outcomes(db, number).values()) == ["done"] * 4 + [None] * 6
     for verb in ("pause", "resume", "cancel"):
         with pytest.raises(psycopg.Error) as caught:
-            db.execute(psycopg.sql.SQL("select stellwerk.{}(%s)").format(psycopg.sql.Identifier(f"{verb}_bulk_operation")), (number,))
+            db.execute(
+                psycopg.sql.SQL("select stellwerk.{}(%s)").format(psycopg.sql.Identifier(f"{verb}_bulk_operation")),
+                (number,),
+            )
         assert caught.value.sqlstate == "SW003"
 
 
@@ -400,15 +415,18 @@ def test_a_run_at_which_it_raises_does_not_stop_the_others(db, trouble, wait_unt
     row = work(db, number, wait_until)
     assert (row["state"], counts(row)) == ("completed", {"total": 30, "done": 15, "skipped": 0, "failed": 15})
     assert state_of(db, trouble) == ["failed" if run_id % 2 == 0 else "running" for run_id in trouble]
-    assert db.execute("select distinct error from stellwerk.bulk_operation_run where outcome = 'failed'").fetchall() == [
-        ({"class": "P0001", "message": "not this one"},)
-    ]
+    assert db.execute(
+        "select distinct error from stellwerk.bulk_operation_run where outcome = 'failed'"
+    ).fetchall() == [({"class": "P0001", "message": "not this one"},)]
 
 
 def test_too_many_failures_stop_it(db, trouble, wait_until):
     number = order(db, "retry", {"workflow": "ring"}, stop_on_error=0.3)
     row = work(db, number, wait_until)
-    assert (row["state"], row["failed"]) == ("stopped", 7)  # of fewer than 20 runs, none counts for more than a twentieth
+    assert (row["state"], row["failed"]) == (
+        "stopped",
+        7,
+    )  # of fewer than 20 runs, none counts for more than a twentieth
     assert row["reason"] == f"7 of {row['done'] + 7} runs failed, more than the share of 0.3"
     assert list(outcomes(db, number).values()).count(None) == 30 - row["done"] - 7
     with pytest.raises(psycopg.Error):
@@ -462,7 +480,9 @@ def test_a_killed_session_loses_nothing_and_does_nothing_twice(db, dsn, waiting)
 
 
 def test_a_large_operation_goes_in_portions(db, waits, run_all):
-    db.execute("select count(stellwerk.start_run('waits', jsonb_build_object('key', n::text))) from generate_series(1, 1200) n")
+    db.execute(
+        "select count(stellwerk.start_run('waits', jsonb_build_object('key', n::text))) from generate_series(1, 1200) n"
+    )
     run_all(db)
     number = order(db, "pause", {"workflow": "waits"})
     first = tick(db)["bulk"]
@@ -487,7 +507,13 @@ def test_progress_is_a_view(db, waiting):
     tick(db)
     with db.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute("select * from stellwerk.bulk_progress").fetchone()
-    assert (row["operation_id"], row["handled"], row["total"], float(row["share"]), row["rate"]) == (number, 4, 10, 0.4, 4)
+    assert (row["operation_id"], row["handled"], row["total"], float(row["share"]), row["rate"]) == (
+        number,
+        4,
+        10,
+        0.4,
+        4,
+    )
 
 
 def test_another_tenants_runs_and_operations_are_out_of_reach(db, waiting):
@@ -496,7 +522,10 @@ def test_another_tenants_runs_and_operations_are_out_of_reach(db, waiting):
     db.execute("set stellwerk.tenant = 'other'")
     assert operation(db, order(db, "cancel", {"state": "waiting"}))["total"] == 0
     assert operation(db, order(db, "cancel", {"run_ids": waiting}))["total"] == 0
-    assert db.execute("select operation_id from stellwerk.bulk_progress where operation_id = %s", (number,)).fetchone() is None
+    assert (
+        db.execute("select operation_id from stellwerk.bulk_progress where operation_id = %s", (number,)).fetchone()
+        is None
+    )
     with pytest.raises(psycopg.Error) as caught:
         db.execute("select stellwerk.resume_bulk_operation(%s)", (number,))
     assert caught.value.sqlstate == "SW007"

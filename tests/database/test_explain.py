@@ -43,7 +43,9 @@ def worker(dsn):
 
 def wait_workflow(make_workflow, slug="waits", **config):
     return make_workflow(
-        document(slug, [START, node("hold", "logic.wait", config), transform("end", 1)], ["start -> hold", "hold -> end"])
+        document(
+            slug, [START, node("hold", "logic.wait", config), transform("end", 1)], ["start -> hold", "hold -> end"]
+        )
     )
 
 
@@ -66,7 +68,9 @@ def test_a_pending_run_names_who_stands_before_it_and_who_would_start_it(db, rin
 
 
 def test_a_pending_run_names_the_pump_of_a_worker_that_is_there(db, ring, worker):
-    matches(first(db, start(db, ring))["reason"], r"Run \d+ waits since TIME to be started by the next pump of a worker\.")
+    matches(
+        first(db, start(db, ring))["reason"], r"Run \d+ waits since TIME to be started by the next pump of a worker\."
+    )
 
 
 def test_a_later_start_says_when(db, ring):
@@ -150,16 +154,25 @@ def test_a_lost_worker_is_said_to_be_lost_and_when_its_lease_runs_out(db, ring, 
     worker.begin()
     worker.vanish()
     wait_until(lambda: not db.execute("select stellwerk.is_present(%s)", (worker.worker_id,)).fetchone()[0])
-    matches(first(db, run_id)["reason"], r".*, attempt 1; that worker has vanished, another takes .* its lease runs out at TIME\.")
+    matches(
+        first(db, run_id)["reason"],
+        r".*, attempt 1; that worker has vanished, another takes .* its lease runs out at TIME\.",
+    )
 
 
 def test_a_worker_without_a_sign_of_life_and_an_attempt_past_its_time_are_told(db, ring, run_all, worker):
     run_id = start(db, ring)
     run_all(db)
     worker.begin()
-    db.execute("update stellwerk.step set timeout_at = clock_timestamp() - interval '3 seconds' where state = 'running'")
-    matches(first(db, run_id)["reason"], r".*; its time limit was over at TIME and the attempt ends with the next tick\.")
-    db.execute("update stellwerk.step set lease_until = clock_timestamp() - interval '3 seconds' where state = 'running'")
+    db.execute(
+        "update stellwerk.step set timeout_at = clock_timestamp() - interval '3 seconds' where state = 'running'"
+    )
+    matches(
+        first(db, run_id)["reason"], r".*; its time limit was over at TIME and the attempt ends with the next tick\."
+    )
+    db.execute(
+        "update stellwerk.step set lease_until = clock_timestamp() - interval '3 seconds' where state = 'running'"
+    )
     matches(first(db, run_id)["reason"], r".*no sign of life.* its lease ran out at TIME\.")
 
 
@@ -210,7 +223,10 @@ def test_an_overdue_timer_without_a_worker_says_that_nothing_ticks(db, dsn, make
     run_id = start(db, wait_workflow(make_workflow, **{"for": "PT1H"}))
     run_all(db)
     db.execute("update stellwerk.timer set due_at = now() - interval '1 minute'")
-    matches(first(db, run_id)["reason"], r".* waits until TIME; that is overdue, for no worker is running that fires timers .*")
+    matches(
+        first(db, run_id)["reason"],
+        r".* waits until TIME; that is overdue, for no worker is running that fires timers .*",
+    )
     worker = Worker(dsn)
     assert worker.worker_id
     matches(first(db, run_id)["reason"], r".* waits until TIME; that is overdue and happens with the next tick\.")
@@ -227,7 +243,11 @@ def test_a_wait_for_an_event_names_event_correlation_and_signals_that_came_with_
         r"no longer than until TIME, since TIME\.",
     )
     evidence = reason["evidence"]
-    assert (evidence["event"], evidence["correlation"], evidence["timer"]["kind"]) == ("paid", "order-7", "wait_timeout")
+    assert (evidence["event"], evidence["correlation"], evidence["timer"]["kind"]) == (
+        "paid",
+        "order-7",
+        "wait_timeout",
+    )
     assert evidence["signal"] == "select stellwerk.signal('paid', 'order-7');"
     assert [kept["correlation"] for kept in evidence["kept_signals"]] == ["order-8"]
 
@@ -249,7 +269,9 @@ def test_a_call_names_the_child_and_why_that_one_waits(db, make_workflow, run_al
     wait_workflow(make_workflow, slug="inner", event="paid", correlation="x")
     middle = document("middle", [START, node("sub", "logic.call", {"workflow": "inner"})], ["start -> sub"])
     make_workflow(middle)
-    slug = make_workflow(document("outer", [START, node("sub", "logic.call", {"workflow": "middle"})], ["start -> sub"]))
+    slug = make_workflow(
+        document("outer", [START, node("sub", "logic.call", {"workflow": "middle"})], ["start -> sub"])
+    )
     outer = start(db, slug)
     run_all(db)
     middle_id, inner_id = outer + 1, outer + 2
@@ -307,7 +329,13 @@ def test_a_join_names_the_steps_it_waits_for(db, make_workflow, run_all):
     slug = make_workflow(
         document(
             "meet",
-            [START, call("slow"), transform("fast", 1), transform("other", 1), node("meet", "logic.join", {"mode": "all"})],
+            [
+                START,
+                call("slow"),
+                transform("fast", 1),
+                transform("other", 1),
+                node("meet", "logic.join", {"mode": "all"}),
+            ],
             ["start -> slow", "start -> fast", "slow -> meet", "fast -> meet", "start -> other"],
         )
     )
@@ -323,12 +351,19 @@ def test_a_step_that_waits_for_nothing_is_said_to(db, make_workflow, run_all):
     run_id = start(db, wait_workflow(make_workflow, event="paid", correlation="x"))
     run_all(db)
     db.execute("delete from stellwerk.wait")
-    matches(first(db, run_id)["reason"], r".*: step hold \(logic.wait\) is waiting, and nothing is known that would end that, since TIME\.")
+    matches(
+        first(db, run_id)["reason"],
+        r".*: step hold \(logic.wait\) is waiting, and nothing is known that would end that, since TIME\.",
+    )
 
 
 def test_trouble_comes_before_what_goes_well(db, make_workflow, run_all, dsn):
     slug = make_workflow(
-        document("two", [START, call("ring"), node("fetch", "http.request", {"url": "https://example.org"})], ["start -> ring", "start -> fetch"])
+        document(
+            "two",
+            [START, call("ring"), node("fetch", "http.request", {"url": "https://example.org"})],
+            ["start -> ring", "start -> fetch"],
+        )
     )
     run_id = start(db, slug)
     run_all(db)
@@ -377,7 +412,14 @@ def test_compensation_is_told_with_what_is_left(db, make_workflow, run_all, work
     slug = make_workflow(
         document(
             "undo",
-            [START, call("book", compensate="unbook"), call("pay", compensate="refund"), call("send", retry={"max_attempts": 1}), call("unbook"), call("refund")],
+            [
+                START,
+                call("book", compensate="unbook"),
+                call("pay", compensate="refund"),
+                call("send", retry={"max_attempts": 1}),
+                call("unbook"),
+                call("refund"),
+            ],
             ["start -> book", "book -> pay", "pay -> send"],
         )
     )

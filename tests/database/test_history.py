@@ -11,7 +11,11 @@ from psycopg.rows import dict_row
 @pytest.fixture
 def ring(make_workflow):
     return make_workflow(
-        document("ring", [START, transform("plan", 1), call("ring"), transform("end", 2)], ["start -> plan", "plan -> ring", "ring -> end"])
+        document(
+            "ring",
+            [START, transform("plan", 1), call("ring"), transform("end", 2)],
+            ["start -> plan", "plan -> ring", "ring -> end"],
+        )
     )
 
 
@@ -37,7 +41,11 @@ def differences(db, a, b):
     with db.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute("select * from stellwerk.diff_runs(%s, %s)", (a, b)).fetchall()
     assert [row["position"] for row in rows] == list(range(1, len(rows) + 1))
-    return [(row["kind"], row["node_id"], row["path"], row["a_value"], row["b_value"]) for row in rows if row["kind"] != "seconds"]
+    return [
+        (row["kind"], row["node_id"], row["path"], row["a_value"], row["b_value"])
+        for row in rows
+        if row["kind"] != "seconds"
+    ]
 
 
 # -- run_state_at -----------------------------------------------------------------------------------------------------
@@ -70,7 +78,12 @@ def test_a_run_is_shown_as_it_was_at_each_moment(db, ring, run_all, worker):
     assert stood(db, run_id, second)[1]["ring"] == ("running", 2)
     row, places = stood(db, run_id, done)
     assert (row["state"], row["since"]) == ("completed", run(db, run_id)["ended_at"])
-    assert places == {"start": ("completed", 1), "plan": ("completed", 1), "ring": ("completed", 2), "end": ("completed", 1)}
+    assert places == {
+        "start": ("completed", 1),
+        "plan": ("completed", 1),
+        "ring": ("completed", 2),
+        "end": ("completed", 1),
+    }
 
 
 def test_a_running_step_of_the_past_names_its_worker(db, ring, run_all, worker):
@@ -79,7 +92,9 @@ def test_a_running_step_of_the_past_names_its_worker(db, ring, run_all, worker):
     taken = worker.begin()
     at = now(db)
     worker.end(*taken)
-    rows = db.execute("select state, worker_id from stellwerk.run_state_at(%s, %s) where node_id = 'ring'", (run_id, at)).fetchall()
+    rows = db.execute(
+        "select state, worker_id from stellwerk.run_state_at(%s, %s) where node_id = 'ring'", (run_id, at)
+    ).fetchall()
     assert rows == [("running", worker.worker_id)]
 
 
@@ -87,7 +102,13 @@ def test_waits_joins_and_pauses_are_seen(db, make_workflow, run_all, worker):
     slug = make_workflow(
         document(
             "meet",
-            [START, call("slow"), node("hold", "logic.wait", {"for": "PT1H"}), node("meet", "logic.join", {"mode": "all"}), transform("fast", 1)],
+            [
+                START,
+                call("slow"),
+                node("hold", "logic.wait", {"for": "PT1H"}),
+                node("meet", "logic.join", {"mode": "all"}),
+                transform("fast", 1),
+            ],
             ["start -> slow", "start -> fast", "slow -> meet", "fast -> meet", "start -> hold"],
         )
     )
@@ -229,8 +250,14 @@ def test_durations_are_compared_by_node(db, ring, run_all, worker):
     a, b = start(db, ring), start(db, ring)
     run_all(db)
     worker.end(*worker.begin())
-    db.execute("update stellwerk.step set ended_at = ended_at + interval '5 seconds' where run_id = %s and node_id = 'ring'", (b,))
-    rows = db.execute("select node_id, b_value::numeric - a_value::numeric from stellwerk.diff_runs(%s, %s) where kind = 'seconds'", (a, b)).fetchall()
+    db.execute(
+        "update stellwerk.step set ended_at = ended_at + interval '5 seconds' where run_id = %s and node_id = 'ring'",
+        (b,),
+    )
+    rows = db.execute(
+        "select node_id, b_value::numeric - a_value::numeric from stellwerk.diff_runs(%s, %s) where kind = 'seconds'",
+        (a, b),
+    ).fetchall()
     assert rows[0][0] is None
     assert rows[1][0] == "ring"
     assert 4.5 < rows[1][1] < 5.5

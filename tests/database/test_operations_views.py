@@ -107,7 +107,9 @@ def test_a_sql_step_that_nobody_pumps_is_stuck(db, make_workflow):
     db.execute("create table public.things (id int primary key)")
     db.execute("grant select, insert, update, delete on public.things to stellwerk_owner")
     db.execute("select stellwerk.register_table('public.things')")
-    slug = make_workflow(document("alone", [START, node("count", "record.query", {"table": "things"})], ["start -> count"]))
+    slug = make_workflow(
+        document("alone", [START, node("count", "record.query", {"table": "things"})], ["start -> count"])
+    )
     run_id = start(db, slug)
     db.execute("select stellwerk.advance_runs(1, array[%s::bigint], p_fresh => true)", (run_id,))
     assert states(db, run_id) == {"start": "completed", "count": "queued"}
@@ -116,11 +118,20 @@ def test_a_sql_step_that_nobody_pumps_is_stuck(db, make_workflow):
 
 def test_children_and_loops_and_joins_are_not_taken_for_stuck(db, make_workflow, waits, run_all, dsn):
     worker = Worker(dsn)
-    calls = make_workflow(document("calls", [START, node("sub", "logic.call", {"workflow": "waits"})], ["start -> sub"]))
+    calls = make_workflow(
+        document("calls", [START, node("sub", "logic.call", {"workflow": "waits"})], ["start -> sub"])
+    )
     loops = make_workflow(
         document(
             "loops",
-            [START, node("each", "logic.loop", {"items": "{{ trigger.payload }}"}), call("ring"), call("slow"), node("meet", "logic.join", {"mode": "all"}), transform("fast", 1)],
+            [
+                START,
+                node("each", "logic.loop", {"items": "{{ trigger.payload }}"}),
+                call("ring"),
+                call("slow"),
+                node("meet", "logic.join", {"mode": "all"}),
+                transform("fast", 1),
+            ],
             ["start -> each", "each.each -> ring", "start -> slow", "start -> fast", "slow -> meet", "fast -> meet"],
         )
     )
@@ -137,7 +148,9 @@ def test_children_and_loops_and_joins_are_not_taken_for_stuck(db, make_workflow,
     # Nor a loop without an iteration, nor a join that nobody can reach any more.
     db.execute("update stellwerk.loop set ended = started")
     db.execute("delete from stellwerk.step where node_id = 'slow'")
-    assert sorted(row["node_id"] for row in view(db, "select * from stellwerk.stuck_runs('0 seconds') where run_id <> %s", parent)) == ["each", "meet"]
+    assert sorted(
+        row["node_id"] for row in view(db, "select * from stellwerk.stuck_runs('0 seconds') where run_id <> %s", parent)
+    ) == ["each", "meet"]
 
 
 # -- failure_cluster --------------------------------------------------------------------------------------------------
@@ -163,7 +176,9 @@ def test_messages_that_differ_only_in_particulars_are_the_same(tx, a, b):
 
 def test_different_faults_stay_different(tx):
     messages = ["HTTP 429 from the server", "HTTP 503 from the server", "no such customer", "no such order"]
-    assert len({tx.execute("select stellwerk.normal_message(%s)", (message,)).fetchone()[0] for message in messages}) == 4
+    assert (
+        len({tx.execute("select stellwerk.normal_message(%s)", (message,)).fetchone()[0] for message in messages}) == 4
+    )
 
 
 def test_runs_that_failed_alike_fall_together(db, ring, make_workflow, run_all, dsn):
@@ -175,7 +190,10 @@ def test_runs_that_failed_alike_fall_together(db, ring, make_workflow, run_all, 
         worker.end(step, error={**PERMANENT, "message": f"order {number} not found"})
     worker.end(taken[3], error={**PERMANENT, "class": "other", "message": "order 7 not found"})
     clusters = view(db, "select * from stellwerk.failure_cluster order by failures desc")
-    assert [(row["workflow"], row["version"], row["node_id"], row["error_class"], row["message"], row["failures"]) for row in clusters] == [
+    assert [
+        (row["workflow"], row["version"], row["node_id"], row["error_class"], row["message"], row["failures"])
+        for row in clusters
+    ] == [
         ("ring", 1, "ring", "test", "order <number> not found", 3),
         ("ring", 1, "ring", "other", "order <number> not found", 1),
     ]
@@ -187,13 +205,18 @@ def test_runs_that_failed_alike_fall_together(db, ring, make_workflow, run_all, 
     start(db, ring)
     run_all(db)
     worker.end(*worker.begin(), error={**PERMANENT, "message": "order 9 not found"})
-    again = view(db, "select fingerprint, version from stellwerk.failure_cluster where error_class = 'test' order by version")
+    again = view(
+        db, "select fingerprint, version from stellwerk.failure_cluster where error_class = 'test' order by version"
+    )
     assert [row["version"] for row in again] == [1, 2]
     assert again[0]["fingerprint"] == clusters[0]["fingerprint"] != again[1]["fingerprint"]
     # What is retried is no failure any more, and what is older than the window is not looked at.
     db.execute("select stellwerk.retry_run(%s)", (run_ids[3],))
     assert len(view(db, "select * from stellwerk.failure_cluster")) == 2
-    db.execute("update stellwerk.run set ended_at = now() - interval '3 days' where run_id = any (%s) and state = 'failed'", (run_ids,))
+    db.execute(
+        "update stellwerk.run set ended_at = now() - interval '3 days' where run_id = any (%s) and state = 'failed'",
+        (run_ids,),
+    )
     db.execute("set stellwerk.period = 'P1D'")
     assert [row["version"] for row in view(db, "select version from stellwerk.failure_cluster")] == [2]
     db.execute("set stellwerk.period = 'a while'")
@@ -214,7 +237,13 @@ def test_a_failed_run_is_a_dead_letter_until_it_is_sent_on(db, ring, run_all, ds
     db.execute("update stellwerk.step set due_at = null where state = 'queued'")
     worker.end(*worker.begin(), error=PERMANENT)
     (letter,) = view(db, "select * from stellwerk.dead_letter")
-    assert (letter["kind"], letter["run_id"], letter["workflow"], letter["node_id"], letter["attempts"]) == ("run", run_id, "ring", "ring", 2)
+    assert (letter["kind"], letter["run_id"], letter["workflow"], letter["node_id"], letter["attempts"]) == (
+        "run",
+        run_id,
+        "ring",
+        "ring",
+        2,
+    )
     assert (letter["error_class"], letter["message"]) == ("test", "it will never work")
     db.execute(letter["retry"].encode())
     assert view(db, "select * from stellwerk.dead_letter") == []
@@ -223,7 +252,12 @@ def test_a_failed_run_is_a_dead_letter_until_it_is_sent_on(db, ring, run_all, ds
 def test_an_event_that_could_start_nothing_is_a_dead_letter_and_can_be_looked_at_again(db, make_workflow, run_all):
     db.execute("create table public.orders (id int primary key, total int)")
     slug = make_workflow(
-        document("intake", [node("start", "trigger.row"), transform("end", "{{ trigger.row.total }}")], ["start -> end"], input_schema={"type": "object", "required": ["missing"]})
+        document(
+            "intake",
+            [node("start", "trigger.row"), transform("end", "{{ trigger.row.total }}")],
+            ["start -> end"],
+            input_schema={"type": "object", "required": ["missing"]},
+        )
     )
     db.execute("select stellwerk.watch_table('public.orders', %s)", (slug,))
     db.execute("insert into public.orders values (1, 5)")
@@ -231,7 +265,11 @@ def test_an_event_that_could_start_nothing_is_a_dead_letter_and_can_be_looked_at
     (letter,) = view(db, "select * from stellwerk.dead_letter")
     assert (letter["kind"], letter["workflow"], letter["run_id"]) == ("event", "intake", None)
     assert "missing" in letter["message"]
-    make_workflow(document("intake", [node("start", "trigger.row"), transform("end", "{{ trigger.row.total }}")], ["start -> end"]))
+    make_workflow(
+        document(
+            "intake", [node("start", "trigger.row"), transform("end", "{{ trigger.row.total }}")], ["start -> end"]
+        )
+    )
     db.execute(letter["retry"].encode())
     run_all(db)
     assert view(db, "select * from stellwerk.dead_letter") == []
@@ -255,15 +293,27 @@ def test_an_event_without_a_row_cannot_be_looked_at_again(db):
 
 def test_a_file_that_was_given_up_is_a_dead_letter_and_can_be_written_again(db, make_workflow, run_all):
     slug = make_workflow(
-        document("push", [START, node("push", "action.backoffice_push", {"field_map": {"a": "b"}, "drop_folder": "out"})], ["start -> push"])
+        document(
+            "push",
+            [START, node("push", "action.backoffice_push", {"field_map": {"a": "b"}, "drop_folder": "out"})],
+            ["start -> push"],
+        )
     )
     run_id = start(db, slug)
     run_all(db)
     db.execute("update stellwerk.case_export set state = 'failed', error = 'disk full', attempts = 5, ended_at = now()")
     (letter,) = view(db, "select * from stellwerk.dead_letter")
-    assert (letter["kind"], letter["run_id"], letter["node_id"], letter["message"], letter["attempts"]) == ("export", run_id, "push", "disk full", 5)
+    assert (letter["kind"], letter["run_id"], letter["node_id"], letter["message"], letter["attempts"]) == (
+        "export",
+        run_id,
+        "push",
+        "disk full",
+        5,
+    )
     db.execute(letter["retry"].encode())
-    assert view(db, "select state, attempts, error from stellwerk.case_export") == [{"state": "queued", "attempts": 0, "error": None}]
+    assert view(db, "select state, attempts, error from stellwerk.case_export") == [
+        {"state": "queued", "attempts": 0, "error": None}
+    ]
     with pytest.raises(psycopg.Error) as caught:
         db.execute(letter["retry"].encode())
     assert caught.value.sqlstate == "SW003"
@@ -368,7 +418,9 @@ def test_no_view_reads_the_history(db, history):
             assert db.execute(query.encode(), parameters).fetchall() is not None
             read[role, query] = pages_read(db, query, *parameters)
     # The views of figures look at a thousand runs more than they need, for numbers are not given out quite in order.
-    assert {query: pages for query, pages in read.items() if pages > (450 if "statistics" in query[1] else 150)} == {}, read
+    assert {
+        query: pages for query, pages in read.items() if pages > (450 if "statistics" in query[1] else 150)
+    } == {}, read
 
 
 # -- who may look -----------------------------------------------------------------------------------------------------
@@ -382,7 +434,9 @@ def test_a_view_shows_its_own_tenant_alone(db, ring, run_all, dsn, name):
     run_all(db)
     worker.end(*worker.begin()[:2], error=PERMANENT)
     worker.vanish()
-    db.execute("update stellwerk.step set queued_at = queued_at - interval '1 hour', lease_until = lease_until - interval '1 hour'")
+    db.execute(
+        "update stellwerk.step set queued_at = queued_at - interval '1 hour', lease_until = lease_until - interval '1 hour'"
+    )
     db.execute("select stellwerk.start_bulk_operation('cancel', %s)", (Jsonb({"workflow": "ring"}),))
     query = psycopg.sql.SQL("select * from stellwerk.{}").format(psycopg.sql.Identifier(name))
     assert db.execute(query).fetchall()
@@ -403,4 +457,7 @@ def test_every_column_of_a_view_is_explained(tx, name):
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_dba_may_read_it(db, ring, name):
     db.execute("set role stellwerk_dba")
-    assert db.execute(psycopg.sql.SQL("select count(*) from stellwerk.{}").format(psycopg.sql.Identifier(name))).fetchone() is not None
+    assert (
+        db.execute(psycopg.sql.SQL("select count(*) from stellwerk.{}").format(psycopg.sql.Identifier(name))).fetchone()
+        is not None
+    )

@@ -78,9 +78,7 @@ def show(operation: int = OPERATION, as_json: bool = JSON) -> None:
     """Show an operation, its history, and the runs at which it failed or that it passed over."""
     with engine() as stellwerk:
         row = _progress(stellwerk, operation)
-        history = stellwerk.value(
-            "select history from stellwerk.bulk_operation where operation_id = %s", [operation]
-        )
+        history = stellwerk.value("select history from stellwerk.bulk_operation where operation_id = %s", [operation])
         trouble = stellwerk.rows(
             "select run_id, outcome, error ->> 'class' as class, error ->> 'message' as message, handled_at"
             " from stellwerk.bulk_operation_run"
@@ -95,7 +93,8 @@ def show(operation: int = OPERATION, as_json: bool = JSON) -> None:
         if row[name] is not None:
             say(f"  {name.replace('_', ' '):<15} {cell(row[name])}")
     for entry in history:
-        say(f"  {entry['at'][:19].replace('T', ' '):<20} {entry['state']} {'by ' + entry['by'] if 'by' in entry else ''}".rstrip())
+        by = f" by {entry['by']}" if "by" in entry else ""
+        say(f"  {entry['at'][:19].replace('T', ' '):<19} {entry['state']}{by}")
     if trouble:
         say()
         listing(trouble, as_json=False, empty="", columns=["run_id", "outcome", "message"])

@@ -110,9 +110,7 @@ def _time(text: str) -> str:
     try:
         read = datetime.datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(
-            f"{text!r} is no time", hint="Write 2026-01-31T12:00Z, or PT1H for one hour ago."
-        ) from None
+        raise UsageError(f"{text!r} is no time", hint="Write 2026-01-31T12:00Z, or PT1H for one hour ago.") from None
     return read.astimezone().isoformat()
 
 
