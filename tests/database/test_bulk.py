@@ -317,6 +317,20 @@ def test_a_port_that_does_not_exist_fails_at_every_run(db, waiting, wait_until):
     assert "no edge leaves node hold" in error["message"]
 
 
+def test_skip_passes_over_a_run_whose_step_is_gone(db, make_workflow, run_all, wait_until):
+    waits_for = [node(name, "logic.wait", {"event": name, "correlation": "x"}) for name in ("one", "two")]
+    slug = make_workflow(document("both", [START, *waits_for], ["start -> one", "start -> two"]))
+    run_id = start(db, slug)
+    run_all(db)
+    number = order(db, "skip", {"node": "one"})
+    db.execute("select stellwerk.signal('one', 'x')")
+    run_all(db)
+    assert counts(work(db, number, wait_until)) == {"total": 1, "done": 0, "skipped": 1, "failed": 0}
+    (error,) = db.execute("select error from stellwerk.bulk_operation_run").fetchone()
+    assert error == {"class": "SW003", "message": f"run {run_id} has no step on one that waits"}
+    assert run(db, run_id)["state"] == "waiting"
+
+
 # -- in portions ------------------------------------------------------------------------------------------------------
 
 

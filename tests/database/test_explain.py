@@ -444,3 +444,83 @@ def test_every_reason_of_a_run_is_for_its_tenant_alone(db, ring):
     with pytest.raises(psycopg.Error) as caught:
         db.execute("select * from stellwerk.explain_run(%s)", (run_id,))
     assert caught.value.sqlstate == "SW007"
+
+
+# -- what should not be, and is told all the same ---------------------------------------------------------------------
+
+
+def test_a_ready_step_of_a_paused_run_goes_on_with_the_run(db, make_workflow):
+    db.execute("create table public.things (id int primary key)")
+    db.execute("grant select, insert, update, delete on public.things to stellwerk_owner")
+    db.execute("select stellwerk.register_table('public.things')")
+    slug = make_workflow(
+        document("alone", [START, node("count", "record.query", {"table": "things"})], ["start -> count"])
+    )
+    run_id = start(db, slug)
+    db.execute("select stellwerk.advance_runs(1, array[%s::bigint], p_fresh => true)", (run_id,))
+    db.execute("select stellwerk.pause_run(%s)", (run_id,))
+    assert explain(db, run_id)[1]["reason"] == "Step count (record.query) goes on once the run is resumed."
+
+
+def test_a_run_that_is_held_without_a_timer_says_so(db, ring):
+    run_id = start(db, ring)
+    db.execute("update stellwerk.run set held = true where run_id = %s", (run_id,))
+    matches(first(db, run_id)["reason"], rf"Run {run_id} is held back since TIME\.")
+
+
+def test_a_run_without_a_live_step_says_so(db, ring, run_all):
+    run_id = start(db, ring)
+    run_all(db)
+    db.execute("delete from stellwerk.step where state = 'queued'")
+    assert first(db, run_id)["reason"] == f"Run {run_id} is running: it has no live step and ends with the next move."
+
+
+def test_a_wait_of_an_unknown_kind_a_lost_child_and_a_loop_without_items_are_named(db, make_workflow, run_all):
+    wait_workflow(make_workflow, slug="inner", event="paid", correlation="x")
+    slug = make_workflow(
+        document(
+            "three",
+            [
+                START,
+                node("sub", "logic.call", {"workflow": "inner"}),
+                node("hold", "logic.wait", {"event": "paid", "correlation": "y"}),
+                node("each", "logic.loop", {"items": "{{ trigger.payload }}"}),
+                call("ring"),
+            ],
+            ["start -> sub", "start -> hold", "start -> each", "each.each -> ring"],
+        )
+    )
+    run_id = start(db, slug, [1])
+    run_all(db)
+    db.execute("update stellwerk.wait set child_run_id = 99 where run_id = %s and kind = 'child'", (run_id,))
+    db.execute(
+        "update stellwerk.wait set kind = 'visitor', event = null, correlation = null"
+        " where run_id = %s and kind = 'event'",
+        (run_id,),
+    )
+    db.execute("delete from stellwerk.loop")
+    told = {row["node_id"]: row["reason"] for row in explain(db, run_id)}
+    assert "waits for child run 99, which does not exist" in told["sub"]
+    matches(told["hold"], r"Step hold \(logic.wait\) waits for its visitor since TIME\.")
+    assert "its items are not known" in told["each"]
+
+
+def test_flow_control_has_one_place_to_speak(db, ring, run_all):
+    """Whatever it says of a pending run or a queued step is told in place of the ordinary reasons."""
+    db.execute("""
+        create or replace function stellwerk.flow_reasons(p_run stellwerk.run)
+        returns table (reason text, evidence jsonb) language sql stable set search_path = '' as $$
+          select 'run 7 holds the same key', '{"holder": "7"}'::jsonb where p_run.priority = 0 $$""")
+    db.execute("""
+        create or replace function stellwerk.flow_reasons_of_step(p_step stellwerk.step)
+        returns table (reason text, evidence jsonb) language sql stable set search_path = '' as $$
+          select 'the limit of 5 per minute is reached', '{"limit": 5}'::jsonb $$""")
+    run_id = start(db, ring)
+    assert first(db, run_id)["reason"] == f"Run {run_id} waits: run 7 holds the same key."
+    assert first(db, run_id)["evidence"] == {"holder": "7"}
+    run_all(db)
+    assert (
+        first(db, run_id)["reason"]
+        == f"Run {run_id} is running: step ring (action.fonio_call) waits: the limit of 5 per minute is reached."
+    )
+    assert first(db, run_id)["evidence"]["limit"] == 5
