@@ -23,6 +23,9 @@ begin
   values (v_tenant_id, start_bulk_operation.action, start_bulk_operation.filter, coalesce(start_bulk_operation.options, '{}'),
           start_bulk_operation.rate, start_bulk_operation.stop_on_error, stellwerk.actor(), stellwerk.bulk_history('draft', stellwerk.actor()))
   returning operation_id into v_id;
+  perform stellwerk.note_action(v_tenant_id, 'start_bulk_operation', 'bulk_operation', v_id::text, null, jsonb_build_object(
+    'action', start_bulk_operation.action, 'filter', start_bulk_operation.filter, 'options', coalesce(start_bulk_operation.options, '{}'),
+    'dry_run', coalesce(dry_run, true)));
   if coalesce(dry_run, true) then
     perform stellwerk.count_bulk_runs(v_tenant_id, v_id);
   else
@@ -40,6 +43,7 @@ declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
   v_operation stellwerk.bulk_operation := stellwerk.lock_bulk_operation(v_tenant_id, operation_id, array['draft', 'paused']);
 begin
+  perform stellwerk.note_action(v_tenant_id, 'resume_bulk_operation', 'bulk_operation', operation_id::text, jsonb_build_object('state', v_operation.state), null);
   if v_operation.state = 'draft' then
     perform stellwerk.begin_bulk_operation(v_tenant_id, operation_id);
     return;
@@ -59,6 +63,7 @@ declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
 begin
   perform stellwerk.lock_bulk_operation(v_tenant_id, operation_id, array['running']);
+  perform stellwerk.note_action(v_tenant_id, 'pause_bulk_operation', 'bulk_operation', operation_id::text, '{"state": "running"}', null);
   update stellwerk.bulk_operation o set state = 'paused', history = o.history || stellwerk.bulk_history('paused', stellwerk.actor())
    where o.tenant_id = v_tenant_id and o.operation_id = pause_bulk_operation.operation_id;
 end
@@ -70,8 +75,10 @@ returns void language plpgsql security definer  -- callers have no right to writ
 set search_path = '' as $$
 declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
+  v_operation stellwerk.bulk_operation := stellwerk.lock_bulk_operation(v_tenant_id, operation_id, array['draft', 'running', 'paused']);
 begin
-  perform stellwerk.lock_bulk_operation(v_tenant_id, operation_id, array['draft', 'running', 'paused']);
+  perform stellwerk.note_action(v_tenant_id, 'cancel_bulk_operation', 'bulk_operation', operation_id::text,
+    jsonb_build_object('state', v_operation.state), jsonb_build_object('reason', reason));
   update stellwerk.bulk_operation o
      set state = 'cancelled', reason = cancel_bulk_operation.reason, ended_at = stellwerk.clock(), ended_by = stellwerk.actor(),
          history = o.history || stellwerk.bulk_history('cancelled', stellwerk.actor())

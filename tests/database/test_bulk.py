@@ -512,6 +512,26 @@ def test_a_worker_carries_operations_out_without_waiting_for_its_next_poll(db, w
     assert db.execute("select stellwerk.pump()").fetchone()[0]["next_due_seconds"] == pytest.approx(0.01)
 
 
+def test_every_order_is_in_the_audit_log(db, waiting):
+    number = order(db, "cancel", {"workflow": "waits"}, dry_run=True)
+    for verb in ("resume", "pause", "cancel"):
+        db.execute(
+            psycopg.sql.SQL("select stellwerk.{}(%s)").format(psycopg.sql.Identifier(f"{verb}_bulk_operation")),
+            (number,),
+        )
+    rows = db.execute(
+        "select action, before ->> 'state' from stellwerk.audit_log"
+        " where subject = 'bulk_operation' and subject_id = %s order by audit_id",
+        (str(number),),
+    ).fetchall()
+    assert rows == [
+        ("start_bulk_operation", None),
+        ("resume_bulk_operation", "draft"),
+        ("pause_bulk_operation", "running"),
+        ("cancel_bulk_operation", "paused"),
+    ]
+
+
 # -- people -----------------------------------------------------------------------------------------------------------
 
 
