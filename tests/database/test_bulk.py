@@ -419,7 +419,7 @@ def trouble(db, ring, run_all, dsn):
         create function public.refuse() returns trigger language plpgsql as $$
         begin raise exception 'not this one'; end $$""")
     db.execute("""
-        create trigger refuse before update on stellwerk.run_default for each row
+        create trigger refuse before update on stellwerk.run for each row
         when (old.run_id % 2 = 0 and old.state = 'failed' and new.state <> 'failed') execute function public.refuse()""")
     return run_ids
 
