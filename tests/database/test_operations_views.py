@@ -419,7 +419,7 @@ def test_no_view_reads_the_history(db, history):
             read[role, query] = pages_read(db, query, *parameters)
     # The views of figures look at a thousand runs more than they need, for numbers are not given out quite in order.
     assert {
-        query: pages for query, pages in read.items() if pages > (450 if "statistics" in query[1] else 150)
+        query: pages for query, pages in read.items() if pages > (450 if "statistics" in query[1] else 300)
     } == {}, read
 
 
