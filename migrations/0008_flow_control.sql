@@ -146,10 +146,10 @@ create table stellwerk.rate_wait (
   due_at        timestamptz not null,
   limit_set_at  timestamptz not null,
   since         timestamptz not null default clock_timestamp()
-  )             with        (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
-  create        index       rate_wait_of_limit on stellwerk.rate_wait (tenant_id, kind, name, due_at);
-  create        index       rate_wait_past on stellwerk.rate_wait (tenant_id, due_at);
-  alter         table       stellwerk.rate_wait add primary key (tenant_id, run_id, step_id);
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+create index rate_wait_of_limit on stellwerk.rate_wait (tenant_id, kind, name, due_at);
+create index rate_wait_past on stellwerk.rate_wait (tenant_id, due_at);
+alter table stellwerk.rate_wait add primary key (tenant_id, run_id, step_id);
 
 comment on table stellwerk.rate_wait is 'Worker steps that a rate limit has put off; the row is removed when the step begins.';
 comment on column stellwerk.rate_wait.tenant_id is 'The tenant that the run belongs to.';

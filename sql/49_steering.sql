@@ -107,34 +107,45 @@ declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
   v_run       stellwerk.run := stellwerk.lock_run(v_tenant_id, run_id);
   v_step      stellwerk.step;
-  v_moves     stellwerk.move[];
 begin
-  select * into v_step from stellwerk.step s where s.tenant_id = v_tenant_id and s.run_id = v_run.run_id and s.step_id = skip_step.step_id;
-  if v_step.step_id is null then
-    raise exception 'run % has no step %', v_run.run_id, coalesce(step_id::text, 'null')
-      using errcode = 'SW007', hint = format('select * from stellwerk.live_step where run_id = %s', v_run.run_id);
-  elsif v_step.state not in ('waiting', 'queued') or v_step.undoes is not null or v_run.ending is not null then
-    raise exception 'step % (%) is % and cannot be skipped', v_step.node_id, v_step.step_id, v_step.state
-      using errcode = 'SW003', hint = 'Only a step that waits, or that nobody has begun, can be.';
-  end if;
-  perform stellwerk.check_payload(coalesce(output, 'null'));
-  v_moves := stellwerk.ended_moves(v_tenant_id, array[v_run.run_id], array[v_step.step_id], array[port], array[output], array[null::jsonb]);
-  if port <> 'next' and not coalesce((v_moves[1]).edges ? port, false) then
-    raise exception 'no edge leaves node % by port %', v_step.node_id, quote_literal(port)
-      using errcode = 'SW003', hint = format('Its ports are: %s.', coalesce((select string_agg(k.name, ', ') from jsonb_object_keys((v_moves[1]).edges) k (name)), 'next'));
-  end if;
-  v_moves[1].state := 'skipped';
+  v_step := stellwerk.skip_locked_step(v_run, step_id, output, port, 'skipped by ' || stellwerk.actor());
   perform stellwerk.note_action(v_tenant_id, 'skip_step', 'run', v_run.run_id::text, jsonb_build_object('state', v_step.state),
     jsonb_build_object('step', v_step.step_id::text, 'node', v_step.node_id, 'port', port, 'output', output));
-  -- What it waited for, and the iterations below a loop, are over.
-  perform stellwerk.cancel_steps(v_tenant_id, v_run.run_id, array[v_step.step_id], 'skipped by ' || stellwerk.actor(), false);
-  perform stellwerk.advance_runs(v_tenant_id, array[v_run.run_id], v_moves, p_execute => false);
-  if v_run.state = 'paused' then
-    perform stellwerk.freeze_steps(v_tenant_id, array[v_run.run_id]);
-  end if;
 end
 $$;
 comment on function stellwerk.skip_step(bigint, bigint, jsonb, text) is 'Ends a waiting or queued step as skipped, with an output as if it had come to that, by a port; pump goes on from there. Errors: SW007, SW003 for a step that is running, joining or over.';
+
+create or replace function stellwerk.skip_locked_step(p_run stellwerk.run, p_step_id bigint, p_output jsonb, p_port text, p_reason text)
+returns stellwerk.step language plpgsql set search_path = '' as $$
+declare
+  v_step  stellwerk.step;
+  v_moves stellwerk.move[];
+begin
+  select * into v_step from stellwerk.step s where s.tenant_id = p_run.tenant_id and s.run_id = p_run.run_id and s.step_id = p_step_id;
+  if v_step.step_id is null then
+    raise exception 'run % has no step %', p_run.run_id, coalesce(p_step_id::text, 'null')
+      using errcode = 'SW007', hint = format('select * from stellwerk.live_step where run_id = %s', p_run.run_id);
+  elsif v_step.state not in ('waiting', 'queued') or v_step.undoes is not null or p_run.ending is not null then
+    raise exception 'step % (%) is % and cannot be skipped', v_step.node_id, v_step.step_id, v_step.state
+      using errcode = 'SW003', hint = 'Only a step that waits, or that nobody has begun, can be.';
+  end if;
+  perform stellwerk.check_payload(coalesce(p_output, 'null'));
+  v_moves := stellwerk.ended_moves(p_run.tenant_id, array[p_run.run_id], array[v_step.step_id], array[p_port], array[p_output], array[null::jsonb]);
+  if p_port <> 'next' and not coalesce((v_moves[1]).edges ? p_port, false) then
+    raise exception 'no edge leaves node % by port %', v_step.node_id, quote_literal(p_port)
+      using errcode = 'SW003', hint = format('Its ports are: %s.', coalesce((select string_agg(k.name, ', ') from jsonb_object_keys((v_moves[1]).edges) k (name)), 'next'));
+  end if;
+  v_moves[1].state := 'skipped';
+  -- What it waited for, and the iterations below a loop, are over.
+  perform stellwerk.cancel_steps(p_run.tenant_id, p_run.run_id, array[v_step.step_id], p_reason, false);
+  perform stellwerk.advance_runs(p_run.tenant_id, array[p_run.run_id], v_moves, p_execute => false);
+  if p_run.state = 'paused' then
+    perform stellwerk.freeze_steps(p_run.tenant_id, array[p_run.run_id]);
+  end if;
+  return v_step;
+end
+$$;
+comment on function stellwerk.skip_locked_step(stellwerk.run, bigint, jsonb, text, text) is 'skip_step on a locked run; answers the step as it was before.';
 
 create or replace function stellwerk.edit_run(run_id bigint, payload jsonb default null, vars jsonb default null)
 returns void language plpgsql security definer  -- callers have no right to write the tables

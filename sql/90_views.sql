@@ -1,11 +1,15 @@
 -- What people and pages may read. Each shows the current tenant's rows; a role with no tenant sees an error, never another's data.
+--
+-- The views of runs and steps read with the caller's rights: row-level security keeps tenants apart then, and the planner sees
+-- through them. Behind a security barrier it would neither find a run of live_step by its key nor take an order from an index.
 
-create or replace view stellwerk.run_overview with (security_barrier) as
+create or replace view stellwerk.run_overview with (security_invoker = true) as
 select r.run_id, w.slug as workflow, r.version, r.state, r.source, r.payload, r.output, r.error, r.priority, r.parent_run_id,
        r.created_at, r.started_at, r.ended_at,
        (select count(*)::integer from stellwerk.step s
          where s.tenant_id = r.tenant_id and s.run_id = r.run_id and s.state in ('queued', 'running', 'waiting', 'joining')) as live_steps,
-       r.event_id, r.idempotency_key, r.reason, r.start_at, r.caused_by_run_id, r.depth, r.created_by
+       r.event_id, r.idempotency_key, r.reason, r.start_at, r.caused_by_run_id, r.depth, r.created_by,
+       r.held, r.ending, r.paused_at, r.paused_by, r.parent_step_id
   from stellwerk.run r
   join stellwerk.workflow w on w.tenant_id = r.tenant_id and w.workflow_id = r.workflow_id
  where r.tenant_id = (select stellwerk.current_tenant_id());
@@ -31,10 +35,16 @@ comment on column stellwerk.run_overview.start_at is 'When it may start, if late
 comment on column stellwerk.run_overview.caused_by_run_id is 'The run whose step changed the row that started it.';
 comment on column stellwerk.run_overview.depth is 'How many runs stand in the chain of causes before it.';
 comment on column stellwerk.run_overview.created_by is 'Who asked for it.';
+comment on column stellwerk.run_overview.held is 'True while a pending run must not start yet.';
+comment on column stellwerk.run_overview.ending is 'failed or cancelled while what it has done is being compensated.';
+comment on column stellwerk.run_overview.paused_at is 'When it was paused.';
+comment on column stellwerk.run_overview.paused_by is 'Who paused it.';
+comment on column stellwerk.run_overview.parent_step_id is 'The step of the calling run.';
 
-create or replace view stellwerk.step_timeline with (security_barrier) as
+create or replace view stellwerk.step_timeline with (security_invoker = true) as
 select s.run_id, s.step_id, s.node_id, s.type, s.scope_id as scope, s.visit, s.state, s.attempt, s.port,
-       coalesce(s.input, n.config) as input, s.output, s.error, s.queued_at, s.started_at, s.ended_at, s.version, s.reason, nullif(s.due_at, stellwerk.never()) as due_at, s.worker_id
+       coalesce(s.input, n.config) as input, s.output, s.error, s.queued_at, s.started_at, s.ended_at, s.version, s.reason, nullif(s.due_at, stellwerk.never()) as due_at, s.worker_id,
+       s.failures, s.lease_until, s.timeout_at, s.arrived, s.undoes
   from stellwerk.step s
   join stellwerk.run r on r.tenant_id = s.tenant_id and r.run_id = s.run_id
   left join stellwerk.plan_node n on n.tenant_id = s.tenant_id and n.workflow_id = r.workflow_id and n.version = s.version and n.node_id = s.node_id
@@ -59,9 +69,15 @@ comment on column stellwerk.step_timeline.version is 'The workflow version it ra
 comment on column stellwerk.step_timeline.reason is 'Why it was cancelled or skipped.';
 comment on column stellwerk.step_timeline.due_at is 'When the next attempt may begin.';
 comment on column stellwerk.step_timeline.worker_id is 'The worker that took it last.';
+comment on column stellwerk.step_timeline.failures is 'How many attempts ended in an error.';
+comment on column stellwerk.step_timeline.lease_until is 'Until when a running step is the worker''s without a sign of life.';
+comment on column stellwerk.step_timeline.timeout_at is 'When the running attempt ends by the node''s timeout.';
+comment on column stellwerk.step_timeline.arrived is 'Where ways meet: the nodes whose tokens have arrived.';
+comment on column stellwerk.step_timeline.undoes is 'The step that it compensates.';
 
-create or replace view stellwerk.live_step with (security_barrier) as
-select t.run_id, r.workflow, t.step_id, t.node_id, t.type, t.state, t.attempt, t.queued_at, t.started_at, t.due_at, t.worker_id
+create or replace view stellwerk.live_step with (security_invoker = true) as
+select t.run_id, r.workflow, t.step_id, t.node_id, t.type, t.state, t.attempt, t.queued_at, t.started_at, t.due_at, t.worker_id,
+       t.scope, t.visit, t.failures, t.lease_until, t.arrived, r.state as run_state
   from stellwerk.step_timeline t
   join stellwerk.run_overview r using (run_id)
  where t.state in ('queued', 'running', 'waiting', 'joining');
@@ -77,6 +93,12 @@ comment on column stellwerk.live_step.queued_at is 'When the token reached the n
 comment on column stellwerk.live_step.started_at is 'When the last attempt began.';
 comment on column stellwerk.live_step.due_at is 'When the next attempt may begin.';
 comment on column stellwerk.live_step.worker_id is 'The worker that holds it.';
+comment on column stellwerk.live_step.scope is 'The loop iteration; 0 outside loops.';
+comment on column stellwerk.live_step.visit is 'Counts the node''s steps within the scope.';
+comment on column stellwerk.live_step.failures is 'How many attempts ended in an error.';
+comment on column stellwerk.live_step.lease_until is 'Until when a running step is the worker''s without a sign of life.';
+comment on column stellwerk.live_step.arrived is 'Where ways meet: the nodes whose tokens have arrived.';
+comment on column stellwerk.live_step.run_state is 'The state of its run.';
 
 create or replace view stellwerk.worker_status as
 select w.worker_id, w.name, w.host, w.pid, w.types, w.started_at, stellwerk.is_present(w.worker_id) as present,
@@ -93,7 +115,7 @@ comment on column stellwerk.worker_status.started_at is 'When it registered.';
 comment on column stellwerk.worker_status.present is 'False: it vanished without a word; its steps are taken over.';
 comment on column stellwerk.worker_status.running_steps is 'How many steps it holds now.';
 
-create or replace view stellwerk.attempt_history with (security_barrier) as
+create or replace view stellwerk.attempt_history with (security_invoker = true) as
 select a.run_id, a.step_id, s.node_id, a.attempt, a.outcome, a.error, a.worker_id, a.started_at, a.ended_at, a.retry_at
   from stellwerk.step_attempt a
   join stellwerk.step s on s.tenant_id = a.tenant_id and s.run_id = a.run_id and s.step_id = a.step_id

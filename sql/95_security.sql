@@ -29,7 +29,10 @@ revoke all on all functions in schema stellwerk from public;
 do $security$
 declare
   v_public_verbs text[] := array[
-    'start_run', 'take_run_request', 'cancel_run', 'pause_run', 'resume_run', 'skip_step', 'edit_run', 'retry_run', 'retry_plan', 'signal', 'why', 'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',
+    'start_run', 'take_run_request', 'cancel_run', 'pause_run', 'resume_run', 'skip_step', 'edit_run', 'retry_run', 'retry_plan', 'signal',
+    'why', 'explain_run', 'run_state_at', 'diff_runs', 'stuck_runs', 'retry_event', 'retry_export',
+    'start_bulk_operation', 'resume_bulk_operation', 'pause_bulk_operation', 'cancel_bulk_operation',
+    'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',
     'copy_version_to_draft', 'discard_draft', 'save_workflow', 'migrate_runs', 'undo_migration', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
     'advance', 'pump', 'tick', 'reconcile', 'keep_house', 'set_retention', 'forget_subject', 'set_rate_limit', 'remove_rate_limit',
     -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.

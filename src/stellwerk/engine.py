@@ -90,6 +90,59 @@ class Engine:
         """One sentence: what a run is waiting for, or how it ended."""
         return str(self.value("select stellwerk.why(%s::bigint)", [run_id]))
 
+    def explain_run(self, run_id: int) -> list[Row]:
+        """Every reason why a run stands where it stands: position, node_id, reason, evidence."""
+        return self.rows("select * from stellwerk.explain_run(%s::bigint)", [run_id])
+
+    def run_state_at(self, run_id: int, at: Any) -> list[Row]:
+        """How a run (the first row, without a node) and its steps stood at a time."""
+        return self.rows("select * from stellwerk.run_state_at(%s::bigint, %s::timestamptz)", [run_id, at])
+
+    def diff_runs(self, a: int, b: int) -> list[Row]:
+        """Where two runs differ: position, kind, node_id, path, a_value, b_value."""
+        return self.rows("select * from stellwerk.diff_runs(%s::bigint, %s::bigint)", [a, b])
+
+    def retry_event(self, event_id: int) -> None:
+        """Have a failed event looked at again."""
+        self.value("select stellwerk.retry_event(%s::bigint)", [event_id])
+
+    def retry_export(self, export_id: int) -> None:
+        """Have a case's file written again after it was given up."""
+        self.value("select stellwerk.retry_export(%s::bigint)", [export_id])
+
+    # -- many runs --------------------------------------------------------------------------------------------------
+
+    def start_bulk_operation(
+        self,
+        action: str,
+        filter: Any,  # the function's own name for it
+        *,
+        dry_run: bool = True,
+        rate: int | None = None,
+        stop_on_error: float | None = None,
+        options: Any = None,
+    ) -> int:
+        """Order cancel, pause, resume, retry or skip for all runs that fit; a dry run only counts them."""
+        return int(
+            self.value(
+                "select stellwerk.start_bulk_operation("
+                "%s::text, %s::jsonb, %s::boolean, %s::int, %s::float8, %s::jsonb)",
+                [action, _json(filter), dry_run, rate, stop_on_error, _json({} if options is None else options)],
+            )
+        )
+
+    def resume_bulk_operation(self, operation_id: int) -> None:
+        """Begin a bulk operation that was only counted, or go on with a paused one."""
+        self.value("select stellwerk.resume_bulk_operation(%s::bigint)", [operation_id])
+
+    def pause_bulk_operation(self, operation_id: int) -> None:
+        """Hold a running bulk operation."""
+        self.value("select stellwerk.pause_bulk_operation(%s::bigint)", [operation_id])
+
+    def cancel_bulk_operation(self, operation_id: int, reason: str | None = None) -> None:
+        """End a bulk operation; what it has done stays done."""
+        self.value("select stellwerk.cancel_bulk_operation(%s::bigint, %s::text)", [operation_id, reason])
+
     # -- workflows --------------------------------------------------------------------------------------------------
 
     def save_workflow(self, document: Any, plan: Any, problems: Any) -> tuple[str, int]:

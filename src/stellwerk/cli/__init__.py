@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from stellwerk import __version__
-from stellwerk.cli import db, doctor, limit, processes, run, steering, watch, workflow
+from stellwerk.cli import bulk, db, doctor, explaining, limit, processes, run, steering, watch, workflow
 from stellwerk.cli.output import complain
 from stellwerk.errors import StellwerkError, UsageError, from_database
 
@@ -28,10 +28,12 @@ app.add_typer(db.app, name="db")
 app.add_typer(workflow.app, name="workflow")
 app.add_typer(run.app, name="run")
 app.add_typer(limit.app, name="limit")
+app.add_typer(bulk.app, name="bulk")
 processes.register(app)
 watch.register(app)
 doctor.register(app)
 steering.register(app, run.app)
+explaining.register(run.app)
 
 
 @app.callback(invoke_without_command=True)
