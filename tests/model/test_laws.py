@@ -52,6 +52,7 @@ class Moves(RuleBasedStateMachine):
         self.taken: list[tuple[Worker, dict[str, Any]]] = []
         self.old: list[tuple[Worker, dict[str, Any]]] = []
         self.published: list[str] = []
+        self.migrations: list[int] = []
         self.ended: dict[int, str] = {}
         self.pumped = False
         self.publish("line")
@@ -100,7 +101,7 @@ class Moves(RuleBasedStateMachine):
         self.publish_document(f"{self.name}-random-{which}", drawn)
 
     def publish_document(self, slug: str, made: dict[str, Any]) -> None:
-        compiled = compile_workflow({**made, "slug": slug})
+        compiled = compile_workflow({**made, "slug": slug, "description": f"number {next(self.examples)}"})
         assert compiled.is_publishable, compiled.problems
         engine = Engine(self.db)
         slug, version = engine.save_workflow(compiled.document, compiled.plan, [])
@@ -313,18 +314,24 @@ class Moves(RuleBasedStateMachine):
 
     @rule(place=PLACES)
     def migrate(self, place: int) -> None:
-        """Every run of a workflow moves to its newest version."""
-        if self.value("select count(*) from pg_proc where proname = 'migrate_runs'"):
-            slug = self.published[place % len(self.published)]
-            for (version,) in self.rows(
-                "select distinct r.version from stellwerk.run r join stellwerk.workflow w using (tenant_id, workflow_id) "
-                "where r.tenant_id = 1 and w.slug = %s and r.version < w.active_version",
-                slug,
-            ):
-                self.verb(
-                    "select * from stellwerk.migrate_runs(%s, %s, (select active_version from stellwerk.workflow where tenant_id = 1 and slug = %s), dry_run => false)",
-                    slug, version, slug,
-                )  # fmt: skip
+        """Every run of a workflow that can moves to its newest version."""
+        slug = self.published[place % len(self.published)]
+        for version, newest in self.rows(
+            "select distinct r.version, w.active_version from stellwerk.run r join stellwerk.workflow w using (tenant_id, workflow_id) "
+            "where r.tenant_id = 1 and w.slug = %s and r.version < w.active_version order by r.version",
+            slug,
+        ):
+            moved = self.rows(
+                "select distinct migration_id from stellwerk.migrate_runs(%s, %s, %s, dry_run => false) where verdict = 'ok'",
+                slug, version, newest,
+            )  # fmt: skip
+            self.migrations += [migration for (migration,) in moved if migration is not None]
+
+    @precondition(lambda self: self.migrations)
+    @rule(place=PLACES)
+    def undo_migration(self, place: int) -> None:
+        migration = self.migrations.pop(place % len(self.migrations))
+        self.verb("select * from stellwerk.undo_migration(%s, dry_run => false)", migration)
 
     @rule()
     def queue_is_lost(self) -> None:
