@@ -75,6 +75,7 @@ create table stellwerk.bulk_operation_run (
   constraint bulk_operation_run_outcome_has_time check ((outcome is null) = (handled_at is null))
 );
 create index bulk_operation_run_next on stellwerk.bulk_operation_run (tenant_id, operation_id, run_id) where outcome is null;
+create index bulk_operation_run_of_run on stellwerk.bulk_operation_run (tenant_id, run_id);
 
 comment on table stellwerk.bulk_operation_run is 'The runs of a bulk operation and what became of each: its history.';
 comment on column stellwerk.bulk_operation_run.tenant_id is 'The tenant.';
@@ -90,6 +91,10 @@ create index run_failed on stellwerk.run (tenant_id, ended_at) where state = 'fa
 create index run_still on stellwerk.run (tenant_id, run_id) where state = 'paused' or (state = 'pending' and held);
 create index event_failed on stellwerk.event (tenant_id, event_id) where state = 'failed';
 create index case_export_failed on stellwerk.case_export (tenant_id, export_id) where state = 'failed';
+
+-- explain_run says what it said, and more.
+-- squawk-ignore ban-drop-function
+drop function if exists stellwerk.why_step(stellwerk.step);
 
 -- Why a run stands where it stands, before it is put into words.
 create type stellwerk.reason as (
