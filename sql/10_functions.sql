@@ -105,8 +105,8 @@ begin
   if v_part is null or v_part[1] = '0000' or v_part[3] = '00' then
     return null;
   end if;
-  v_month := v_part[2];
-  v_day := v_part[3];
+  v_month := v_part[2]::integer;
+  v_day := v_part[3]::integer;
   if v_day > 28 and v_day > extract(day from make_date(v_part[1]::integer, v_month, 1) + interval '1 month' - interval '1 day') then
     return null;
   elsif v_part[4] is not null then

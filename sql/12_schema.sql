@@ -8,7 +8,7 @@ returns jsonb language plpgsql stable parallel safe set search_path = '' as $$
 declare
   v_type    text := jsonb_typeof(p_value);
   v_types   jsonb := p_schema -> 'type';
-  v_found   jsonb := '[]';
+  v_found   jsonb := '[]'::jsonb;
   v_limit   numeric;
   v_size    integer;
   v_key     text;

@@ -117,7 +117,7 @@ declare
   v_reason    text;
 begin
   if v_cause ~ '^[0-9]{1,18}/[0-9]{1,6}$' then
-    v_run_id := split_part(v_cause, '/', 1);
+    v_run_id := split_part(v_cause, '/', 1)::bigint;
     v_depth := split_part(v_cause, '/', 2)::integer + 1;
     if v_depth > c_max_depth then
       v_reason := 'suppressed: the chain of runs that cause each other is longer than 8';
@@ -159,7 +159,7 @@ declare
 begin
   begin
     if v_cause <> '' and v_cause ~ '^[0-9]{1,18}/[0-9]{1,6}$' then
-      v_run_id := split_part(v_cause, '/', 1);
+      v_run_id := split_part(v_cause, '/', 1)::bigint;
       v_depth := split_part(v_cause, '/', 2)::integer + 1;
     end if;
     -- The condition comes from our table, never from the trigger's arguments, which anybody can choose on a table of his own.

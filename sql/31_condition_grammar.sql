@@ -58,7 +58,7 @@ declare
   v_not   text := '';
   v_right jsonb;
   v_high  jsonb;
-  v_parts text[] := '{}';
+  v_parts text[] := '{}'::text[];
   v_sql   text;
 begin
   if v_word in ('=', '<>', '!=', '<', '<=', '>', '>=') then
@@ -216,7 +216,7 @@ returns jsonb language plpgsql stable set search_path = '' as $$
 declare
   v_name   text := p_scope -> 'tokens' -> p_place ->> 'text';
   v_next   integer := p_place + 1;
-  v_all    jsonb[] := '{}';
+  v_all    jsonb[] := '{}'::jsonb[];
   v_part   jsonb;
   v_result jsonb;
 begin

@@ -27,7 +27,7 @@ create or replace function stellwerk.condition_tokens(p_condition text)
 returns jsonb language plpgsql immutable set search_path = '' as $$
 declare
   c_max_length constant integer := 4000;
-  v_tokens jsonb[] := '{}';
+  v_tokens jsonb[] := '{}'::jsonb[];
   v_at     integer := 1;
   v_rest   text;
   v_text   text;
@@ -120,7 +120,7 @@ $$;
 comment on function stellwerk.condition_columns(regclass) is 'The columns of a table by name, with number, type behind domains, collation and family.';
 
 create or replace function stellwerk.refuse_at(p_at integer, p_message text, p_hint text)
-returns void language plpgsql immutable set search_path = '' as $$
+returns void language plpgsql stable set search_path = '' as $$
 begin
   raise exception 'condition, character %: %', p_at, p_message
     using errcode = 'SW006', hint = coalesce(p_hint, 'A condition compares columns with literals, such as new.status = ''paid'' and new.total > 100.');

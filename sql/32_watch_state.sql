@@ -96,7 +96,7 @@ returns void language plpgsql set search_path = '' as $$
 declare
   v_node     record;
   v_watch_id bigint;
-  v_kept     bigint[] := '{}';
+  v_kept     bigint[] := '{}'::bigint[];
 begin
   for v_node in select n.* from stellwerk.row_triggers(p_tenant_id, p_workflow_id, p_version) n loop
     if v_node.target is null then

@@ -221,13 +221,13 @@ declare
   v_problems  jsonb;
 begin
   if p_plan is null or p_plan = 'null' then
-    return '{"state": "ignored", "reason": "the watch was removed"}';
+    return '{"state": "ignored", "reason": "the watch was removed"}'::jsonb;
   elsif p_plan ? 'state' then
     return jsonb_build_object('state', p_plan -> 'state', 'reason', p_plan -> 'reason');
   elsif p_size > c_max_bytes then
     return jsonb_build_object('state', 'failed', 'reason', format('the row has %s bytes as JSON, more than the limit of %s (8 MB)', p_size, c_max_bytes));
   elsif p_payload is null then
-    return '{"state": "failed", "reason": "the row was too large to be captured"}';
+    return '{"state": "failed", "reason": "the row was too large to be captured"}'::jsonb;
   end if;
   perform stellwerk.check_payload(p_payload, 'row');
   if jsonb_typeof(p_plan -> 'schema') = 'object' then

@@ -204,7 +204,7 @@ declare
   v_loops bigint[];
 begin
   if coalesce(cardinality(p_step_ids), 0) = 0 then
-    return '{}';
+    return '{}'::bigint[];
   end if;
   v_loops := array(
     select c.scope_id

@@ -150,7 +150,7 @@ begin
     when 'logic.if' then
       v_holds := stellwerk.holds(p_node.condition, p_context);
       v_outcome.port := case when v_holds then 'true' else 'false' end;
-      v_outcome.output := case when v_holds then '{"result": true}' else '{"result": false}' end;
+      v_outcome.output := jsonb_build_object('result', coalesce(v_holds, false));
     when 'logic.switch' then
       v_outcome.port := 'default';
       for v_case in select c.value from jsonb_array_elements(p_node.cases) c (value) loop

@@ -9,14 +9,14 @@ returns integer language plpgsql
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   c_max_waves constant integer := 200;  -- then the tokens rest and the next call goes on, so that no call runs for ever
-  v_wave       stellwerk.token[] := '{}';  -- run now
-  v_later      stellwerk.token[] := '{}';  -- run in the next wave
-  v_joining    stellwerk.token[] := '{}';  -- wait where ways meet
-  v_resting    stellwerk.token[] := '{}';  -- to be stored: worker nodes, nodes that run alone
-  v_next       stellwerk.token[] := '{}';  -- have just set out
+  v_wave       stellwerk.token[] := '{}'::stellwerk.token[];  -- run now
+  v_later      stellwerk.token[] := '{}'::stellwerk.token[];  -- run in the next wave
+  v_joining    stellwerk.token[] := '{}'::stellwerk.token[];  -- wait where ways meet
+  v_resting    stellwerk.token[] := '{}'::stellwerk.token[];  -- to be stored: worker nodes, nodes that run alone
+  v_next       stellwerk.token[] := '{}'::stellwerk.token[];  -- have just set out
   v_moves      stellwerk.move[] := p_moves;
-  v_ended_runs bigint[] := '{}';           -- tokens that ended in the outermost scope, in order of time …
-  v_outputs    jsonb[] := '{}';            -- … and what they came to
+  v_ended_runs bigint[] := '{}'::bigint[];           -- tokens that ended in the outermost scope, in order of time …
+  v_outputs    jsonb[] := '{}'::jsonb[];            -- … and what they came to
   v_facts      record;
   v_finish     record;
   v_release    record;

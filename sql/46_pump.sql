@@ -36,7 +36,7 @@ language plpgsql
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   v_ready    bigint[];
-  v_pending  bigint[] := '{}';
+  v_pending  bigint[] := '{}'::bigint[];
   v_alone    bigint;
   v_messages integer := 0;
 begin
@@ -94,7 +94,7 @@ begin
             from (select o.run_id from stellwerk.step o
                    where o.tenant_id = p_tenant_id and o.state = 'queued' and o.runs_in = 'sql' and o.due_at is null and not o.alone limit p_limit) s) c;
   if v_ready is null then
-    return '{}';
+    return '{}'::bigint[];
   end if;
   select array_agg(l.run_id) into v_ready
     from unnest(stellwerk.lock_free_runs(p_tenant_id, v_ready)) l (run_id)

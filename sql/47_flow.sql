@@ -243,7 +243,7 @@ begin
   )
   select array_agg(r.run_id), array_agg(r.key) into v_runs, v_keys from released r;
   if v_runs is null then
-    return '{}';
+    return '{}'::text[];
   end if;
   with gone as (
     delete from stellwerk.flow_wait w where w.tenant_id = p_tenant_id and w.run_id = any (v_runs) returning w.key
@@ -260,7 +260,7 @@ language plpgsql set search_path = '' as $$
 declare
   v_runs  bigint[];
   v_wait  stellwerk.flow_wait;
-  v_quiet text[] := '{}';
+  v_quiet text[] := '{}'::text[];
 begin
   keys := '{}';
   select array_agg(c.run_id) into v_runs
@@ -375,7 +375,7 @@ create or replace function stellwerk.admit_quiet(p_tenant_id bigint, p_workflow_
 returns text[] language plpgsql set search_path = '' as $$
 declare
   v_runs bigint[];
-  v_keys text[] := '{}';
+  v_keys text[] := '{}'::text[];
   v_wait stellwerk.flow_wait;
 begin
   select array_agg(c.run_id), array_agg(distinct c.key) into v_runs, v_keys
@@ -383,7 +383,7 @@ begin
            where w.tenant_id = p_tenant_id and w.workflow_id = p_workflow_id and w.until <= p_now and w.phase = 'quiet'
            order by w.until limit p_limit) c;
   if v_runs is null then
-    return '{}';
+    return '{}'::text[];
   end if;
   -- Some that were followed too soon may have been held by others when that was looked at.
   perform stellwerk.settle_quiet(p_tenant_id, p_workflow_id, v_keys, '{}');

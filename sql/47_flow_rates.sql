@@ -178,10 +178,10 @@ declare
   v_over    integer;
   v_due     timestamptz;
   v_turn    timestamptz;
-  v_kept    integer[] := '{}';
-  v_begun   bigint[] := '{}';
-  v_off     stellwerk.rate_wait[] := '{}';
-  v_types   text[] := '{}';
+  v_kept    integer[] := '{}'::integer[];
+  v_begun   bigint[] := '{}'::bigint[];
+  v_off     stellwerk.rate_wait[] := '{}'::stellwerk.rate_wait[];
+  v_types   text[] := '{}'::text[];
 begin
   select array_agg(l order by l.kind, l.name) into v_limits
     from stellwerk.limits_among(p_tenant_id, array(

@@ -11,7 +11,7 @@ declare
   v_tenants bigint[];
 begin
   if p_count < 1 or (select count(*) from (select from stellwerk.tenant t limit 2) c) < 2 then
-    return '[]';
+    return '[]'::jsonb;
   end if;
   select min(t.tenant_id) + floor(random() * (max(t.tenant_id) - min(t.tenant_id) + 1))::bigint into v_from from stellwerk.tenant t;
   select array_agg(c.tenant_id) into v_tenants
@@ -23,7 +23,7 @@ begin
            limit c_sample) c;
   -- Only where at least two want the workers.
   if v_tenants is null or p_tenant_id is null and cardinality(v_tenants) < 2 then
-    return '[]';
+    return '[]'::jsonb;
   end if;
   return (select coalesce(jsonb_agg(jsonb_build_array(f.type, f.tenant_id, f.run_id, f.step_id)), '[]')
             from (select w.* from unnest(v_tenants) t (tenant_id)

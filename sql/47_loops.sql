@@ -61,7 +61,7 @@ returns stellwerk.token[] language plpgsql set search_path = '' as $$
 declare
   v_move   stellwerk.move;
   v_entry  stellwerk.move;
-  v_moves  stellwerk.move[] := '{}';
+  v_moves  stellwerk.move[] := '{}'::stellwerk.move[];
   v_scopes bigint[];
 begin
   foreach v_move in array p_moves loop
@@ -96,7 +96,7 @@ declare
   v_loop  stellwerk.loop;
   v_move  stellwerk.move;
   v_entry stellwerk.move;
-  v_entries stellwerk.move[] := '{}';
+  v_entries stellwerk.move[] := '{}'::stellwerk.move[];
 begin
   moves := '{}';
   dropped := '{}';

@@ -8,7 +8,6 @@ declare
   v_outcome stellwerk.outcome := row(null, p_config, null, null);
   v_now     timestamptz := stellwerk.clock();
   v_due     timestamptz;
-  v_timeout interval;
 begin
   if p_node.type like 'webhook.%' then
     return stellwerk.begin_event_wait(p_tenant_id, p_token, p_node, p_config, substr(p_node.type, length('webhook.') + 1));
@@ -267,7 +266,7 @@ returns integer language plpgsql set search_path = '' as $$
 declare
   v_runs    bigint[];
   v_message record;
-  v_done    bigint[] := '{}';
+  v_done    bigint[] := '{}'::bigint[];
   v_ends    record;
 begin
   select array_agg(distinct c.run_id) into v_runs

@@ -4,7 +4,6 @@ create or replace function stellwerk.finish_runs(p_tenant_id bigint, p_moves ste
 language plpgsql set search_path = '' as $$
 declare
   v_end   record;
-  v_plain record;
 begin
   tokens := '{}';
   select array_agg(distinct m.run_id) into over
@@ -53,7 +52,7 @@ begin
                           on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = s.node_id
                        where r.tenant_id = p_tenant_id and r.run_id = p_run_id and n.compensate is not null)) then
     perform stellwerk.end_runs(p_tenant_id, array[p_run_id], array[p_state], array[p_output], array[p_error], array[p_reason]);
-    return '{}';
+    return '{}'::stellwerk.token[];
   end if;
   perform stellwerk.mark_ending(p_tenant_id, p_run_id, p_state, p_output, p_error, p_reason);
   perform stellwerk.cancel_steps(p_tenant_id, p_run_id, array(
@@ -81,7 +80,7 @@ declare
 begin
   select * into v_run from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = p_run_id;
   if v_run.ending is null or v_run.ended_at is not null then
-    return '{}';
+    return '{}'::stellwerk.token[];
   end if;
   -- A step that was under way may fail; a compensation that fails for good is the run's failure.
   if p_error is not null and exists (select from stellwerk.step s
@@ -89,11 +88,11 @@ begin
     perform stellwerk.end_runs(p_tenant_id, array[p_run_id], array['failed'], array[null::jsonb],
       array[coalesce(v_run.error, jsonb_build_object('class', 'cancelled', 'message', v_run.reason, 'retryable', false))
             || jsonb_build_object('compensation', p_error)], array[v_run.reason]);
-    return '{}';
+    return '{}'::stellwerk.token[];
   end if;
   if exists (select from stellwerk.step s
               where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.state in ('queued', 'running', 'waiting', 'joining') and s.undoes is not null) then
-    return '{}';
+    return '{}'::stellwerk.token[];
   end if;
   select * into v_undo from stellwerk.step s
    where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.undo is not null
@@ -105,7 +104,7 @@ begin
                   where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.state in ('queued', 'running', 'waiting', 'joining')) then
     perform stellwerk.end_runs(p_tenant_id, array[p_run_id], array[v_run.ending], array[null::jsonb], array[v_run.error], array[v_run.reason]);
   end if;
-  return '{}';
+  return '{}'::stellwerk.token[];
 end
 $$;
 comment on function stellwerk.continue_ending(bigint, bigint, bigint, jsonb) is 'The next step of a run that is being compensated, the latest completed first; the end of the run when nothing is left. p_error is that of a step that has just failed.';

@@ -97,7 +97,7 @@ declare
   v_job_id  bigint;
 begin
   if coalesce(v_count, 0) = 0 then
-    return '{}';
+    return '{}'::bigint[];
   end if;
   perform stellwerk.announce_ready(p_tenant_id, p_run_ids, p_step_ids, p_types, p_due);
 
@@ -182,7 +182,7 @@ declare
   v_ready text := current_setting('stellwerk.ready', true);
 begin
   if coalesce(v_ready, '') = '' then
-    return '[]';
+    return '[]'::jsonb;
   end if;
   perform set_config('stellwerk.ready', '', true);
   return ('[' || v_ready || ']')::jsonb;

@@ -218,7 +218,7 @@ returns bigint[] language plpgsql security definer  -- workers have no right to 
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v_step stellwerk.step;
-  v_held bigint[] := '{}';
+  v_held bigint[] := '{}'::bigint[];
 begin
   for i in 1 .. cardinality(p_step_ids) loop
     select * into v_step from stellwerk.step s
@@ -248,7 +248,7 @@ begin
      select o.* from stellwerk.step o where o.tenant_id = p_tenant_id and o.run_id = x.run_id and o.step_id = x.step_id offset 0) s
    where s.state = 'running' and s.attempt = x.attempt and s.worker_id = p_worker_id;
   if v_steps is null then
-    return '{}';
+    return '{}'::bigint[];
   end if;
   perform stellwerk.give_back(p_tenant_id, v_runs, v_steps, v_types, 'released');
   return v_steps;

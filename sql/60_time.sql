@@ -48,7 +48,7 @@ declare
   v_runs  bigint[];
   v_timer stellwerk.timer;
   v_count integer := 0;
-  v_ended stellwerk.timer[] := '{}';  -- of steps that waited for them
+  v_ended stellwerk.timer[] := '{}'::stellwerk.timer[];  -- of steps that waited for them
 begin
   -- Run first, then timer: candidates without locks, then the runs, then the timers that are still there.
   select array_agg(c.run_id) into v_runs

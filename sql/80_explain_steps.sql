@@ -192,7 +192,7 @@ declare
   v_wait   stellwerk.wait;
   v_timer  stellwerk.timer;
   v_limit  text;
-  v_facts  jsonb := '{}';
+  v_facts  jsonb := '{}'::jsonb;
 begin
   select * into v_wait from stellwerk.wait w where w.tenant_id = p_step.tenant_id and w.run_id = p_step.run_id and w.step_id = p_step.step_id;
   select * into v_timer from stellwerk.timer t

@@ -14,7 +14,6 @@ declare
   v_run_ids   bigint[];
   v_slice     bigint[];
   v_free      bigint[];
-  v_ok        bigint[];
   v_undone    integer := 0;
 begin
   if batch < 1 then
@@ -44,7 +43,6 @@ begin
   for i in 0 .. (cardinality(v_run_ids) - 1) / c_slice loop
     v_slice := v_run_ids[i * c_slice + 1 : least((i + 1) * c_slice, cardinality(v_run_ids))];
     v_free := stellwerk.lock_free_runs(v_tenant_id, v_slice);
-    v_ok := '{}';
     for run_id, verdict, reason in
       select u.run_id, coalesce(j.verdict, 'blocked'),
              case when u.run_id = any (v_free) then j.reason else 'another transaction moves the run at this moment; ask again' end

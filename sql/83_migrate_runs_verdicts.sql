@@ -6,7 +6,7 @@ returns jsonb language plpgsql stable set search_path = '' as $$
 declare
   v_map     jsonb := stellwerk.match_nodes(p_tenant_id, p_workflow_id, p_from, p_to, p_given);
   v_node    stellwerk.plan_node;
-  v_nodes   jsonb := '{}';
+  v_nodes   jsonb := '{}'::jsonb;
   v_problem text[];
   v_loop    text[];
 begin

@@ -138,9 +138,9 @@ declare
   v_begun    timestamptz := stellwerk.clock();
   v_wanted   bigint[];
   v_free     bigint[];
-  v_run_ids  bigint[] := '{}';
-  v_outcomes text[] := '{}';
-  v_errors   jsonb[] := '{}';
+  v_run_ids  bigint[] := '{}'::bigint[];
+  v_outcomes text[] := '{}'::text[];
+  v_errors   jsonb[] := '{}'::jsonb[];
   v_outcome  record;
   v_failed   integer := p_operation.failed;
   v_handled  integer := p_operation.done + p_operation.skipped + p_operation.failed;

@@ -16,9 +16,9 @@ create or replace function stellwerk.note_edit(p_tenant_id bigint, p_run stellwe
 returns void language plpgsql set search_path = '' as $$
 declare
   c_large  constant integer := 8192;
-  v_before jsonb := '{}';
-  v_after  jsonb := '{}';
-  v_rules  jsonb := '{}';
+  v_before jsonb := '{}'::jsonb;
+  v_after  jsonb := '{}'::jsonb;
+  v_rules  jsonb := '{}'::jsonb;
 begin
   if jsonb_typeof(p_run.payload) = 'object' and jsonb_typeof(p_payload) = 'object' then
     v_before := jsonb_build_object('payload', stellwerk.other_fields(p_run.payload, p_payload));

@@ -11,7 +11,7 @@ declare
   v_next     text := current_setting('stellwerk.next_housekeeping', true);
   v_tenant   bigint;
   v_swept    record;
-  v_removed  jsonb := '{}';
+  v_removed  jsonb := '{}'::jsonb;
   v_more     boolean := false;
   v_queue    bigint;
   v_ddl      text;
@@ -64,7 +64,7 @@ create or replace trigger retention_policy_audited after insert or update or del
 create or replace function stellwerk.sweep_tenant(p_tenant_id bigint, p_deadline timestamptz, out removed jsonb, out more boolean)
 language plpgsql set search_path = '' as $$
 declare
-  c_signal_days constant interval := '7 days';
+  c_signal_days constant interval := '7 days'::interval;
   v_now      timestamptz := stellwerk.clock();  -- once: what is volatile finds no row by an index
   v_policy   stellwerk.retention_policy;
   v_workflow record;

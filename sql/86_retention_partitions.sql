@@ -154,7 +154,6 @@ create or replace function stellwerk.drop_empty_partition()
 returns text language plpgsql set search_path = '' as $$
 declare
   v_range record;
-  v_part  record;
   v_empty boolean;
 begin
   -- Only ranges that no number in use belongs to any more.

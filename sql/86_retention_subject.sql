@@ -130,7 +130,7 @@ comment on function stellwerk.places_of_subject(bigint, bigint[], bigint[], bigi
 create or replace function stellwerk.forget_runs(p_tenant_id bigint, p_run_ids bigint[], p_value text)
 returns void language plpgsql set search_path = '' set enable_seqscan = off set plan_cache_mode = force_custom_plan as $$
 declare
-  c_gone constant jsonb := '{"forgotten": true}';
+  c_gone constant jsonb := '{"forgotten": true}'::jsonb;
 begin
   delete from stellwerk.run_key k
    using (select o.workflow_id, o.idempotency_key from stellwerk.run o

@@ -116,25 +116,33 @@ def test_no_table_depends_on_a_function_of_ours(tx):
     assert bound == []
 
 
+# What the checker cannot judge: a record that is filled from a cursor, an OUT parameter that is a row beside others, and
+# statements that are built from the names of registered things by quote_ident and format.
+CANNOT_JUDGE = {
+    ("next_rows_as_json", "55000"),
+    ("usage_at", "00000"),
+    ("call_function", "00000"),
+    ("make_trigger", "00000"),
+    ("run_record", "00000"),
+}
+
+
 @pytest.mark.system_server
 def test_plpgsql_check_finds_nothing(db):
     db.execute("create extension plpgsql_check")
     found = db.execute("""
-        select p.oid::regprocedure::text, c.lineno, c.level, c.message, c.hint
+        select p.proname, c.sqlstate, c.lineno, c.level, c.message, c.detail
           from pg_proc p
           join pg_language l on l.oid = p.prolang and l.lanname = 'plpgsql'
           left join lateral (
             select t.tgrelid from pg_trigger t where t.tgfoid = p.oid and not t.tgisinternal limit 1) t on true
           cross join lateral plpgsql_check_function_tb(
-            p.oid, coalesce(t.tgrelid, 0), extra_warnings => false, performance_warnings => false) c
-         where p.pronamespace = 'stellwerk'::regnamespace
-           and (p.prorettype <> 'trigger'::regtype or t.tgrelid is not null)
-           -- It warns of every conversion that plpgsql makes through text, and cannot judge what is only known in a run:
-           -- a constant initial value that raises, a record that is filled from a cursor.
-           and c.level = 'error' and c.sqlstate !~ '^SW' and c.sqlstate <> '55000'
-         order by 1, 2
+            p.oid, coalesce(t.tgrelid, 0), fatal_errors => false, other_warnings => true, extra_warnings => true,
+            security_warnings => true) c
+         where p.pronamespace = 'stellwerk'::regnamespace and (p.prorettype <> 'trigger'::regtype or t.tgrelid is not null)
+         order by 1, 3
     """).fetchall()
-    assert found == []
+    assert [row for row in found if row[:2] not in CANNOT_JUDGE] == []
 
 
 # -- what stands in the files -----------------------------------------------------------------------------------------
