@@ -93,6 +93,7 @@ def tx(server: servers.Server) -> Iterator[psycopg.Connection[Any]]:
     """A connection inside a transaction that is taken back; the database is shared by such tests."""
     if server.version not in _shared:
         _shared[server.version] = server.database()
+        server.shared.append(_shared[server.version].rpartition("/")[2])
     with psycopg.connect(_shared[server.version]) as connection:
         yield connection
         connection.rollback()

@@ -93,6 +93,7 @@ class Server:
         self._numbers = itertools.count(1)
         self._migrated = False
         self._fresh: list[str] = []
+        self.shared: list[str] = []
         self.counts_statements = count_statements and self._has_library("plpgsql_check")
         preload = [name for name in ("pg_cron",) if self._has_library(name)]
         settings = dict(SETTINGS)
@@ -137,8 +138,8 @@ class Server:
         return self.dsn(name)
 
     def fresh_databases(self) -> list[str]:
-        """The databases that were made since the last call, as far as they are still there."""
-        made, self._fresh = self._fresh, []
+        """The databases that were made since the last call or are shared, as far as they are still there."""
+        made, self._fresh = self._fresh, list(self.shared)
         with psycopg.connect(self.dsn(), autocommit=True) as connection:
             rows = connection.execute("select datname from pg_database where datname = any (%s)", [made]).fetchall()
         return [self.dsn(name) for (name,) in rows]
@@ -147,6 +148,10 @@ class Server:
         if not self._migrated:
             self.execute(f"create database {self.template}")
             migrate(self.dsn(self.template))
+            if self.counts_statements:
+                # The profiler cannot bear cursors on transition tables, which this function opens.
+                with psycopg.connect(self.dsn(self.template), autocommit=True) as connection:
+                    connection.execute("alter function stellwerk.capture_statement() set plpgsql_check.profiler = off")
             self._migrated = True
 
     def stop(self) -> None:

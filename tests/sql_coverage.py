@@ -26,11 +26,15 @@ STATEMENTS = """
     join pg_language l on l.oid = p.prolang and l.lanname = 'plpgsql'
    cross join lateral plpgsql_profiler_function_statements_tb(p.oid) s
    where p.pronamespace = 'stellwerk'::regnamespace and s.stmtname <> 'statement block'
+     and p.proname not in ('capture_statement', 'next_rows_as_json')  -- see servers.py
 """
-RUN = (
-    STATEMENTS
-    + " and s.exec_stmts + s.exec_stmts_err > 0 and p.oid in (select f.funcoid from plpgsql_profiler_functions_all() f)"
-)
+RUN = """
+  with called as materialized (select f.funcoid from plpgsql_profiler_functions_all() f)
+  select c.funcoid::text, s.stmtid
+    from called c
+   cross join lateral plpgsql_profiler_function_statements_tb(c.funcoid) s
+   where s.exec_stmts + s.exec_stmts_err > 0
+"""
 
 _run: set[tuple[str, int]] = set()
 _all: dict[tuple[str, int], tuple[int, str]] = {}
@@ -57,7 +61,7 @@ def harvest(server: servers.Server) -> None:
             if not _all:
                 for name, line, number, kind in connection.execute(STATEMENTS):
                     _all[name, number] = (line, kind)
-            _run.update((name, number) for name, _, number, _ in connection.execute(RUN))
+            _run.update(connection.execute(RUN).fetchall())
             counted = True
     if counted:
         server.execute("create extension if not exists plpgsql_check")

@@ -350,7 +350,8 @@ def test_a_run_that_ended_before_can_go_back_to_an_earlier_node(old, empty_dsn):
 
 CATALOG = {
     "functions": """
-        select p.oid::regprocedure::text, md5(p.prosrc || coalesce(pg_get_function_sqlbody(p.oid), '')), p.proconfig, p.prosecdef, p.provolatile,
+        select p.oid::regprocedure::text, md5(p.prosrc || coalesce(pg_get_function_sqlbody(p.oid), '')),
+               array(select c from unnest(p.proconfig) c where c !~ '^plpgsql_check'), p.prosecdef, p.provolatile,
                obj_description(p.oid), pg_get_function_result(p.oid), p.proacl::text
           from pg_proc p where p.pronamespace = 'stellwerk'::regnamespace""",
     "columns": """
