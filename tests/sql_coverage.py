@@ -29,7 +29,10 @@ STATEMENTS = """
      and p.proname not in ('capture_statement', 'next_rows_as_json')  -- see servers.py
 """
 RUN = """
-  with called as materialized (select f.funcoid from plpgsql_profiler_functions_all() f)
+  with called as materialized (
+    select f.funcoid from plpgsql_profiler_functions_all() f
+      join pg_proc p on p.oid = f.funcoid
+     where p.pronamespace = 'stellwerk'::regnamespace)
   select c.funcoid::text, s.stmtid
     from called c
    cross join lateral plpgsql_profiler_function_statements_tb(c.funcoid) s
