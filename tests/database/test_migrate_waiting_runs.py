@@ -28,13 +28,6 @@ def version(*middle, slug="offer", **more):
 
 
 @pytest.fixture
-def worker(dsn):
-    worker = Worker(dsn)
-    yield worker
-    worker.connection.close()
-
-
-@pytest.fixture
 def migrate(engine):
     """Verdicts by run: (verdict, reason)."""
 

@@ -1,0 +1,43 @@
+"""What the tests of migrated runs share."""
+
+from __future__ import annotations
+
+import itertools
+
+import psycopg
+import pytest
+from database.helpers import START, call, document, transform
+
+
+def version(*middle, slug="offer", **more):
+    """start -> the given nodes in order -> end, which reads the first of them."""
+    nodes = [START, *middle]
+    names = [each["id"] for each in nodes]
+    return document(slug, nodes, [f"{a} -> {b}" for a, b in itertools.pairwise(names)], **more)
+
+
+def facts(db, run_id):
+    """Everything that a migration may change."""
+    return db.execute(
+        "select r.version, r.trigger_node, r.aliases, r.recount,"
+        " (select jsonb_agg(jsonb_build_array(s.step_id, s.node_id, s.version, s.state, s.attempt, s.visit, s.arrived)"
+        "                   order by s.step_id) from stellwerk.step s where s.run_id = r.run_id)"
+        " from stellwerk.run r where r.run_id = %s",
+        [run_id],
+    ).fetchone()
+
+
+def fails(db, sqlstate, query, *parameters):
+    with pytest.raises(psycopg.Error) as raised:
+        db.execute(query, parameters)
+    assert raised.value.sqlstate == sqlstate, raised.value
+    return raised.value.diag
+
+
+def diamond(second="right", join="both", **more):
+    return document(
+        "offer",
+        [START, call("left"), call(second), transform(join, "joined"), transform("end", "done")],
+        ["start -> left", f"start -> {second}", f"left -> {join}", f"{second} -> {join}", f"{join} -> end"],
+        **more,
+    )
