@@ -98,6 +98,8 @@ PEOPLE = (
         '{ "outcome", "result", "completed_by" }',
         ports=("next", "one per outcome", "timeout"),
         ports_of=task_ports,
+        executable=True,
+        may_raise=True,
     ),
     NodeType(
         "client.form",
