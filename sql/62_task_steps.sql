@@ -21,13 +21,17 @@ begin
     return v_outcome;
   end if;
   begin
-    v_due := case when p_config ->> 'due' ~ '^P' then v_now + (p_config ->> 'due')::interval else (p_config ->> 'due')::timestamptz end;
+    v_due := case when p_config ->> 'due' ~ '^P' then v_now + (p_config ->> 'due')::interval else stellwerk.instant(p_config ->> 'due') end;
     select coalesce(jsonb_agg(e.value order by v_now + (e.value ->> 'after')::interval, e.place), '[]') into v_ladder
       from jsonb_array_elements(case jsonb_typeof(p_config -> 'escalate') when 'array' then p_config -> 'escalate' else '[]' end) with ordinality e (value, place);
   exception when data_exception then
     v_outcome.error := stellwerk.step_error(p_token, 'bad_time', format('a time of the task cannot be read: %s', sqlerrm), false);
     return v_outcome;
   end;
+  if v_due is null and p_config ->> 'due' <> '' then
+    v_outcome.error := stellwerk.step_error(p_token, 'bad_time', format('the due date cannot be read: %s', left(p_config ->> 'due', 100)), false);
+    return v_outcome;
+  end if;
   insert into stellwerk.user_task (
     tenant_id, run_id, step_id, title, instructions, form, prefill, outcomes, assignee, role, approvals, allow_self, due_at, ladder)
   values (
@@ -59,9 +63,9 @@ declare
 begin
   select * into v_task from stellwerk.user_task k
    where k.tenant_id = p_timer.tenant_id and k.run_id = p_timer.run_id and k.step_id = p_timer.step_id and k.state in ('open', 'claimed')
-   for update;
+   for update skip locked;
   if v_task.task_id is null then
-    return;  -- decided a moment ago
+    perform stellwerk.postpone_task_timer(p_timer);
   elsif p_timer.kind = 'escalation' then
     perform stellwerk.escalate_task(v_task, p_timer);
   elsif v_task.reminded is null then
@@ -116,18 +120,46 @@ comment on function stellwerk.escalate_task(stellwerk.user_task, stellwerk.timer
 -- Called before steps leave by timeout. A decision that was made in the same moment counts: whoever made it has been told so.
 create or replace function stellwerk.expire_tasks(p_tenant_id bigint, p_timers stellwerk.timer[])
 returns stellwerk.timer[] language plpgsql set search_path = '' as $$
+declare
+  v_expired bigint[];
 begin
-  update stellwerk.user_task k
-     set state = 'expired', reason = 'its time was up', ended_at = stellwerk.clock(), draft = null
-    from unnest(p_timers) t
-   where t.kind = 'wait_timeout' and k.tenant_id = p_tenant_id and k.run_id = t.run_id and k.step_id = t.step_id and k.state in ('open', 'claimed');
+  if not exists (select from unnest(p_timers) t join stellwerk.wait w on w.tenant_id = p_tenant_id and w.run_id = t.run_id and w.step_id = t.step_id
+                  where t.kind = 'wait_timeout' and w.kind = 'task') then
+    return p_timers;
+  end if;
+  with late as (
+    select k.task_id from unnest(p_timers) t
+      join stellwerk.user_task k on k.tenant_id = p_tenant_id and k.run_id = t.run_id and k.step_id = t.step_id
+     where t.kind = 'wait_timeout' and k.state in ('open', 'claimed')
+       for update of k skip locked),
+  expired as (
+    update stellwerk.user_task k
+       set state = 'expired', reason = 'its time was up', ended_at = stellwerk.clock(), draft = null
+     where k.tenant_id = p_tenant_id and k.task_id in (select l.task_id from late l)
+    returning k.step_id)
+  select coalesce(array_agg(e.step_id), '{}') into v_expired from expired e;
+  perform stellwerk.postpone_task_timer(t)
+     from unnest(p_timers) t
+     join stellwerk.wait w on w.tenant_id = p_tenant_id and w.run_id = t.run_id and w.step_id = t.step_id
+    where t.kind = 'wait_timeout' and w.kind = 'task' and t.step_id <> all (v_expired);
   return array(
     select t from unnest(p_timers) t
-     where not exists (select from stellwerk.user_task k
-                        where k.tenant_id = p_tenant_id and k.run_id = t.run_id and k.step_id = t.step_id and k.state = 'completed'));
+     where t.step_id = any (v_expired)
+        or not exists (select from stellwerk.wait w where w.tenant_id = p_tenant_id and w.run_id = t.run_id and w.step_id = t.step_id and w.kind = 'task'));
 end
 $$;
-comment on function stellwerk.expire_tasks(bigint, stellwerk.timer[]) is 'Ends the tasks whose time is up; answers the timers without those of tasks that were decided meanwhile.';
+comment on function stellwerk.expire_tasks(bigint, stellwerk.timer[]) is 'Ends the tasks whose time is up; answers the timers without those of tasks that were decided, or are being decided, meanwhile.';
+
+create or replace function stellwerk.postpone_task_timer(p_timer stellwerk.timer)
+returns void language plpgsql set search_path = '' as $$
+begin
+  insert into stellwerk.timer (tenant_id, kind, run_id, step_id, due_at)
+  select p_timer.tenant_id, p_timer.kind, p_timer.run_id, p_timer.step_id, stellwerk.clock() + interval '1 second'
+    from stellwerk.user_task k
+   where k.tenant_id = p_timer.tenant_id and k.run_id = p_timer.run_id and k.step_id = p_timer.step_id and k.state in ('open', 'claimed');
+end
+$$;
+comment on function stellwerk.postpone_task_timer(stellwerk.timer) is 'Somebody is deciding the task in an open transaction: the engine does not wait for that, it looks again in a second. A task that is decided needs no timer.';
 
 create or replace function stellwerk.close_tasks(p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[])
 returns void language plpgsql set search_path = '' as $$

@@ -342,7 +342,7 @@ def test_a_claimed_task_is_one_persons(db, make_workflow, run_all):
 
 def test_a_task_is_handed_over(db, make_workflow, run_all):
     users(db)
-    run_id, task_id = ask(db, make_workflow(deciding("hand", {"assignee": ADA})), None, run_all)
+    _, task_id = ask(db, make_workflow(deciding("hand", {"assignee": ADA})), None, run_all)
     act_as(db, ADA)
     with refused("SW007", "no active user"):
         db.execute("select stellwerk.reassign_task(%s, 'nobody@example.org')", (task_id,))
@@ -591,9 +591,7 @@ def test_why_names_the_person(db, make_workflow, run_all):
         ({"assignee": "ghost@example.org"}, "ghost@example.org, who is no active user"),
         ({"role": "astronaut"}, "the role astronaut, which no active user has"),
     ):
-        run_id, _ = ask(
-            db, make_workflow(deciding(f"why-{len(who['role'] if 'role' in who else '')}", who)), None, run_all
-        )
+        run_id, _ = ask(db, make_workflow(deciding(f"why-{len(who.get('role', ''))}", who)), None, run_all)
         assert words in db.execute(why, (run_id,)).fetchone()[0]
     assert db.execute("select count(*) from stellwerk.stuck_runs(interval '0')").fetchone() == (0,)
 
