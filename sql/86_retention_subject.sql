@@ -167,7 +167,7 @@ comment on function stellwerk.forget_runs(bigint, bigint[], text) is 'Blanks the
 create or replace function stellwerk.forget_tasks(p_tenant_id bigint, p_run_ids bigint[])
 returns void language plpgsql set search_path = '' as $$
 declare
-  c_gone  constant jsonb := '{"forgotten": true}';
+  c_gone  constant jsonb := jsonb '{"forgotten": true}';
   v_tasks bigint[] := array(select k.task_id from stellwerk.user_task k where k.tenant_id = p_tenant_id and k.run_id = any (p_run_ids));
 begin
   update stellwerk.user_task k

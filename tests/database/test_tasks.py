@@ -647,3 +647,46 @@ def test_a_persons_data_go_from_tasks_too(db, make_workflow, run_all):
     row = task(db, task_id)
     assert (row["state"], row["title"], row["result"]) == ("completed", "forgotten", {"forgotten": True})
     assert db.execute("select distinct state from stellwerk.message").fetchall() == [("suppressed",)]
+
+
+# -- roles and versions ------------------------------------------------------------------------------------------------
+
+
+def test_the_web_role_speaks_for_users_and_for_nobody_else(db, make_workflow, run_all):
+    users(db)
+    run_id, task_id = ask(db, make_workflow(deciding("web", {"role": "staff"})), None, run_all)
+    db.execute("set session authorization default; set role stellwerk_web")
+    act_as(db, None)
+    with refused("SW004"):
+        complete(db, task_id, "approve")
+    act_as(db, BEN)
+    assert db.execute("select id from stellwerk.my_task").fetchall() == [(task_id,)]
+    with refused("SW004"):
+        db.execute("select stellwerk.add_user('eve@example.org', 'admin')")
+    for statement in (
+        "update stellwerk.app_user set role = 'admin'",
+        "update stellwerk.my_task set title = 'x'",
+        "delete from stellwerk.my_task",
+        "insert into stellwerk.message (tenant_id, recipient, body) values (1, 'a@b.org', 'x')",
+        "select stellwerk.decide_task(k, 'approve', '{}', 'me') from stellwerk.user_task k",
+    ):
+        with refused("42501"):
+            db.execute(statement)
+    db.execute("update stellwerk.my_task set outcome = 'approve' where id = %s", (task_id,))
+    db.execute("reset role")
+    run_all(db)
+    assert run(db, run_id)["output"]["completed_by"] == BEN
+
+
+def test_a_task_moves_with_its_run_to_another_version(db, make_workflow, run_all):
+    slug = make_workflow(deciding("move", {"role": "staff"}))
+    run_id, task_id = ask(db, slug, None, run_all)
+    changed = deciding("move", {"role": "staff", "title": "Please decide well"})
+    changed["nodes"][2] = transform("yes", "of version 2")
+    make_workflow(changed)
+    verdicts = db.execute("select verdict from stellwerk.migrate_runs('move', 1, 2, '{}', false)").fetchall()
+    assert len(verdicts) == 1
+    assert (run(db, run_id)["version"], task(db, task_id)["state"]) == (2, "open")
+    complete(db, task_id, "approve")
+    run_all(db)
+    assert run(db, run_id)["output"] == "of version 2"
