@@ -333,6 +333,7 @@ declare
   v_types text[];
   v_due   timestamptz[];
 begin
+  perform stellwerk.shift_tasks(p_tenant_id, p_run_ids);
   update stellwerk.run r
      set state = case when r.started_at is null then 'pending' else 'running' end, paused_at = null, paused_by = null
    where r.tenant_id = p_tenant_id and r.run_id = any (p_run_ids) and r.state = 'paused';

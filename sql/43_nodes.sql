@@ -173,6 +173,8 @@ begin
       end if;
     when 'logic.wait', 'webhook.appointment_confirmed', 'webhook.esign_completed' then
       v_outcome := stellwerk.begin_wait(p_tenant_id, p_token, p_node, v_config);
+    when 'task.user' then
+      v_outcome := stellwerk.begin_task(p_tenant_id, p_token, p_node, v_config);
     when 'logic.call' then
       v_outcome := stellwerk.begin_call(p_tenant_id, p_token, p_node, v_config);
     when 'logic.stop' then

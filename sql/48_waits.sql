@@ -211,12 +211,16 @@ create or replace function stellwerk.drop_waits(p_tenant_id bigint, p_run_ids bi
 returns void language plpgsql set search_path = '' as $$
 declare
   v_children bigint[];
+  v_tasks    boolean;
 begin
   with gone as (
     delete from stellwerk.wait w
      where w.tenant_id = p_tenant_id and w.run_id = any (p_run_ids) and (p_step_ids is null or w.step_id = any (p_step_ids))
-    returning w.child_run_id)
-  select array_agg(g.child_run_id) into v_children from gone g where g.child_run_id is not null;
+    returning w.child_run_id, w.kind)
+  select array_agg(g.child_run_id) filter (where g.child_run_id is not null), bool_or(g.kind = 'task') into v_children, v_tasks from gone g;
+  if v_tasks then
+    perform stellwerk.close_tasks(p_tenant_id, p_run_ids, p_step_ids);
+  end if;
   if v_children is not null then
     insert into stellwerk.run_message (tenant_id, run_id, kind, data)
     select p_tenant_id, u.run_id, 'cancel', '{"reason": "the run that called it no longer waits for it"}' from unnest(v_children) u (run_id) order by u.run_id;
@@ -224,7 +228,7 @@ begin
   end if;
 end
 $$;
-comment on function stellwerk.drop_waits(bigint, bigint[], bigint[]) is 'Ends waits of runs (of the given steps only, if any are given); child runs that nobody waits for any more are asked to cancel.';
+comment on function stellwerk.drop_waits(bigint, bigint[], bigint[]) is 'Ends waits of runs (of the given steps only, if any are given); their open tasks are cancelled, child runs that nobody waits for any more are asked to cancel.';
 
 create or replace function stellwerk.complete_waits(
   p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_ports text[], p_outputs jsonb[], p_errors jsonb[])
@@ -237,6 +241,10 @@ begin
     return 0;
   end if;
   for i in 1 .. cardinality(v_moves) loop
+    -- An outcome that has no way of its own goes by the common one.
+    if (v_moves[i]).type = 'task.user' and (v_moves[i]).port <> 'timeout' and not coalesce((v_moves[i]).edges ? (v_moves[i]).port, false) then
+      v_moves[i].port := 'next';
+    end if;
     -- Nobody drew the way out: the step fails.
     if (v_moves[i]).port = 'timeout' and not coalesce((v_moves[i]).edges ? 'timeout', false) then
       v_moves[i].state := 'failed';

@@ -17,7 +17,8 @@ begin
     v_recovered := v_recovered + stellwerk.recover_steps(v_tenant_id);
     v_broken := v_broken + stellwerk.check_watches(v_tenant_id);
     v_bulk := v_bulk + stellwerk.work_bulk_operations(v_tenant_id);
-    v_requeued := v_requeued + stellwerk.reconcile_tenant(v_tenant_id) + stellwerk.requeue_exports(v_tenant_id);
+    v_requeued := v_requeued + stellwerk.reconcile_tenant(v_tenant_id) + stellwerk.requeue_exports(v_tenant_id)
+                  + stellwerk.requeue_messages(v_tenant_id);
     perform stellwerk.forget_flow(v_tenant_id);
   end loop;
   -- Alone in its transaction, so that nobody waits behind it for a run that a timer has just moved; but not never.
@@ -76,10 +77,13 @@ begin
       when 'run_timeout' then
         perform stellwerk.fail_run(p_tenant_id, v_timer.run_id, 'failed',
           jsonb_build_object('class', 'timeout', 'message', 'the run took longer than the workflow''s timeout', 'retryable', false), null);
+      when 'reminder', 'escalation' then
+        perform stellwerk.fire_task_timer(v_timer);
       else
         v_ended := v_ended || v_timer;
     end case;
   end loop;
+  v_ended := stellwerk.expire_tasks(p_tenant_id, v_ended);
   if cardinality(v_ended) > 0 then
     perform stellwerk.complete_waits(p_tenant_id, array_agg(e.run_id), array_agg(e.step_id),
               array_agg(case e.kind when 'wait' then 'next' else 'timeout' end),

@@ -205,6 +205,8 @@ begin
   end if;
   if v_wait.kind = 'child' then
     return stellwerk.reason_of_child(p_step, v_wait, p_name, v_facts, p_depth);
+  elsif v_wait.kind = 'task' then
+    return stellwerk.reason_of_task(p_step, p_name, v_facts);
   elsif v_wait.event is not null then
     return row(case when v_limit like '%overdue%' then 20 else 32 end, null,
       format('%s waits for the event %s with the correlation %s%s, since %s.', p_name, v_wait.event, v_wait.correlation,

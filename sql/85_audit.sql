@@ -179,6 +179,12 @@ create or replace trigger tenant_role_audited after insert or update or delete o
   for each row execute function stellwerk.audit_row('id:tenant_id,role_name');
 create or replace trigger rate_limit_audited after insert or update or delete on stellwerk.rate_limit
   for each row execute function stellwerk.audit_row('id:kind,name', 'omit:set_at,set_by');
+create or replace trigger app_user_audited after insert or update or delete on stellwerk.app_user
+  for each row execute function stellwerk.audit_row('id:email', 'omit:created_at,created_by');
+-- What people do with a task; that a run asks, and stops asking, is the run's own history.
+create or replace trigger user_task_audited after update on stellwerk.user_task
+  for each row execute function stellwerk.audit_row(
+    'id:task_id', 'only:state,assignee,role,claimed_by,outcome,completed_by', 'skip:expire_tasks,close_tasks,forget_runs');
 -- What a workflow writes into its case stands in case_history under run:<id>, and in the run's steps.
 create or replace trigger backoffice_case_audited after insert or update or delete on stellwerk.backoffice_case
   for each row execute function stellwerk.audit_row(

@@ -111,6 +111,8 @@ begin atomic
           union all select 'variable', x.run_id from stellwerk.variable x where x.tenant_id = p_tenant_id and x.run_id = any (p_runs)
           union all select 'run_log', x.run_id from stellwerk.run_log x where x.tenant_id = p_tenant_id and x.run_id = any (p_runs)
           union all select 'run_message', x.run_id from stellwerk.run_message x where x.tenant_id = p_tenant_id and x.run_id = any (p_runs)
+          union all select 'user_task', x.run_id from stellwerk.user_task x where x.tenant_id = p_tenant_id and x.run_id = any (p_runs)
+          union all select 'message', x.run_id from stellwerk.message x where x.tenant_id = p_tenant_id and x.run_id = any (p_runs)
           union all select 'notification', x.run_id from stellwerk.notification x where x.tenant_id = p_tenant_id and x.run_id = any (p_runs)) n
    group by n.place, n.run_id
   union all
@@ -157,9 +159,32 @@ begin
    using (select o.run_id from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = any (p_run_ids) and o.ended_at is not null offset 0) r
    where m.tenant_id = p_tenant_id and m.run_id = r.run_id;
   update stellwerk.notification n set title = 'forgotten', body = null, link = null where n.tenant_id = p_tenant_id and n.run_id = any (p_run_ids);
+  perform stellwerk.forget_tasks(p_tenant_id, p_run_ids);
 end
 $$;
 comment on function stellwerk.forget_runs(bigint, bigint[], text) is 'Blanks the data of runs and of everything that belongs to them; states, times and numbers stay.';
+
+create or replace function stellwerk.forget_tasks(p_tenant_id bigint, p_run_ids bigint[])
+returns void language plpgsql set search_path = '' as $$
+declare
+  c_gone  constant jsonb := jsonb '{"forgotten": true}';
+  v_tasks bigint[] := array(select k.task_id from stellwerk.user_task k where k.tenant_id = p_tenant_id and k.run_id = any (p_run_ids));
+begin
+  update stellwerk.user_task k
+     set title = 'forgotten', instructions = null, prefill = case when k.prefill is not null then c_gone end,
+         draft = case when k.draft is not null then c_gone end, result = case when k.result is not null then c_gone end
+   where k.tenant_id = p_tenant_id and k.task_id = any (v_tasks);
+  update stellwerk.user_task_decision d set result = c_gone where d.tenant_id = p_tenant_id and d.task_id = any (v_tasks);
+  update stellwerk.user_task_comment c set body = 'forgotten' where c.tenant_id = p_tenant_id and c.task_id = any (v_tasks);
+  update stellwerk.user_task_attachment a set name = 'forgotten', reference = 'forgotten' where a.tenant_id = p_tenant_id and a.task_id = any (v_tasks);
+  -- A mail that is still to be sent would tell of the person.
+  update stellwerk.message m
+     set subject = 'forgotten', body = 'forgotten', error = case when m.error is not null then 'forgotten' end,
+         state = case m.state when 'queued' then 'suppressed' else m.state end, ended_at = coalesce(m.ended_at, stellwerk.clock())
+   where m.tenant_id = p_tenant_id and m.run_id = any (p_run_ids);
+end
+$$;
+comment on function stellwerk.forget_tasks(bigint, bigint[]) is 'Blanks the tasks of runs, what people wrote to them, and the mails of runs; who decided what and when stays.';
 
 create or replace function stellwerk.forget_cases(p_tenant_id bigint, p_case_ids bigint[])
 returns void language plpgsql set search_path = '' as $$

@@ -35,11 +35,12 @@ declare
     'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',
     'copy_version_to_draft', 'discard_draft', 'save_workflow', 'migrate_runs', 'undo_migration', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
     'advance', 'pump', 'tick', 'reconcile', 'keep_house', 'set_retention', 'forget_subject', 'set_rate_limit', 'remove_rate_limit',
+    'complete_task', 'claim_task', 'release_task', 'reassign_task', 'save_task_draft', 'comment_task', 'attach_to_task', 'add_user', 'change_user', 'set_absence',
     -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.
     'find_row_trigger', 'plan_watch', 'confirm_watch', 'watches_of', 'triggers_of_watch', 'forget_watch', 'row_triggers', 'outdated_watches'];
   v_worker_verbs text[] := array[
     'pump', 'tick', 'keep_house', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
-    'begin_case_export', 'end_case_export', 'take_duty', 'fall_asleep', 'awaken', 'queue_holds', 'next_job_seconds', 'prune_queue_log'];
+    'begin_case_export', 'end_case_export', 'begin_message', 'end_message', 'take_duty', 'fall_asleep', 'awaken', 'queue_holds', 'next_job_seconds', 'prune_queue_log'];
   v_role     text;
   v_function regprocedure;
 begin
@@ -63,10 +64,12 @@ begin
   if to_regrole('stellwerk_dba') is not null then
     grant select on all tables in schema stellwerk to stellwerk_dba;
     grant insert on stellwerk.run_request to stellwerk_dba;
+    grant update (outcome, result, draft) on stellwerk.my_task to stellwerk_dba;
   end if;
   if to_regrole('stellwerk_web') is not null then
     grant select on all tables in schema stellwerk to stellwerk_web;
     grant insert on stellwerk.run_request to stellwerk_web;
+    grant update (outcome, result, draft) on stellwerk.my_task to stellwerk_web;
   end if;
   if to_regrole('stellwerk_worker') is not null then
     grant select on stellwerk.worker, stellwerk.worker_status to stellwerk_worker;

@@ -46,7 +46,12 @@ class WorkerThread:
             ready = asyncio.Event()
             task = asyncio.create_task(
                 run_worker(
-                    Settings(home=Path("/nonexistent"), allowed_hosts=("127.0.0.1", "localhost")),
+                    Settings(
+                        home=Path("/nonexistent"),
+                        allowed_hosts=("127.0.0.1", "localhost"),
+                        smtp_url=self._options.pop("smtp_url", None),
+                        base_url="https://stellwerk.example.org",
+                    ),
                     dsn=self._dsn,
                     executors=self._executors,
                     stop=self._stop,

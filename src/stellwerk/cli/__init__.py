@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from stellwerk import __version__
-from stellwerk.cli import bulk, db, doctor, explaining, limit, processes, run, steering, watch, workflow
+from stellwerk.cli import bulk, db, doctor, explaining, limit, processes, run, steering, task, user, watch, workflow
 from stellwerk.cli.output import complain
 from stellwerk.errors import StellwerkError, UsageError, from_database
 
@@ -28,6 +28,8 @@ app.add_typer(db.app, name="db")
 app.add_typer(workflow.app, name="workflow")
 app.add_typer(run.app, name="run")
 app.add_typer(limit.app, name="limit")
+app.add_typer(task.app, name="task")
+app.add_typer(user.app, name="user")
 app.add_typer(bulk.app, name="bulk")
 processes.register(app)
 watch.register(app)

@@ -31,18 +31,30 @@ class UserTask(NodeConfig):
         list[Outcome] | None, Field(min_length=1, **literal("Outcomes", "Ways to end it; each is a port."))
     ] = None
     due: Annotated[
-        Duration | None, Field(title="Due", description="How long it may take; then it leaves by timeout.")
+        Duration | None,
+        Field(
+            title="Due",
+            description="How long it may take. Then it leaves by timeout, where an edge leads on; else it is overdue.",
+        ),
     ] = None
     escalate: Annotated[
         list[Escalation], Field(title="Escalation", description="What happens meanwhile, and when.")
     ] = Field(default_factory=list)
-    approvals: Annotated[int, Field(ge=1, le=20, title="Approvals", description="How many people must agree.")] = 1
+    approvals: Annotated[
+        int, Field(ge=1, le=20, title="Approvals", description="How many must choose the first outcome.")
+    ] = 1
     allow_self: Annotated[bool, Field(title="Allow self", description="Whether who started the run may do it.")] = True
 
     @model_validator(mode="after")
     def check_together(self) -> UserTask:
         if (self.assignee is None) == (self.role is None):
             raise ValueError("give either assignee or role")
+        if isinstance(self.approvals, int) and self.approvals > 1 and self.role is None:
+            raise ValueError("several approvals take a role: one assignee cannot give them")
+        if {"next", "timeout", "error"} & set(self.outcomes or ()):
+            raise ValueError("next, timeout and error are ports already and cannot be outcomes")
+        if len(set(self.outcomes or ())) < len(self.outcomes or ()):
+            raise ValueError("an outcome is named twice")
         for escalation in self.escalate:
             if (escalation.do == "reassign") != (escalation.to is not None):
                 raise ValueError("an escalation reassigns with to, and only then")
@@ -98,6 +110,8 @@ PEOPLE = (
         '{ "outcome", "result", "completed_by" }',
         ports=("next", "one per outcome", "timeout"),
         ports_of=task_ports,
+        executable=True,
+        may_raise=True,
     ),
     NodeType(
         "client.form",

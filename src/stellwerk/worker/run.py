@@ -19,6 +19,8 @@ from stellwerk.worker.effects import Gate
 from stellwerk.worker.exports import ENTRYPOINT, CaseExports
 from stellwerk.worker.jobs import Jobs
 from stellwerk.worker.listener import Listener
+from stellwerk.worker.mail import ENTRYPOINT as MAIL
+from stellwerk.worker.mail import Mails, MailServer
 from stellwerk.worker.presence import Presence
 from stellwerk.worker.pump import Pump
 from stellwerk.worker.steps import Steps
@@ -49,6 +51,7 @@ async def run_worker(
     Raises `DatabaseUnavailable` when there is no database at the start; later it waits for a lost one.
     """
     stop = stop or asyncio.Event()
+    mail_server = MailServer.from_url(settings.smtp_url) if settings.smtp_url else None
     chosen = _choose(find_executors() if executors is None else executors, only)
     role = await _role(dsn)
     connections = Connections(worker_conninfo(dsn, "stellwerk-worker", role))
@@ -64,6 +67,7 @@ async def run_worker(
     jobs.serve_steps(chosen, steps.handle)
     if not only:
         jobs.serve(ENTRYPOINT, CaseExports(connections).handle)
+        jobs.serve(MAIL, Mails(connections, settings.base_url, mail_server).handle)
     pump = Pump(connections, listener, worker_conninfo(dsn, "stellwerk-bell", role), driver.wake, steps.take)
     listener.ignore(CHANNEL, connections.knows)  # what our own statements enqueue is announced in the process
 
@@ -79,7 +83,7 @@ async def run_worker(
             _running(pump.run()) as pumping,
             _running(jobs.serve_until_shutdown()) as serving,
         ):
-            ends = [stop.wait(), *([_drained(connections, pump, steps, [*chosen, ENTRYPOINT])] if drain else [])]
+            ends = [stop.wait(), *([_drained(connections, pump, steps, [*chosen, ENTRYPOINT, MAIL])] if drain else [])]
             try:
                 await _first_of(_any(ends), listening, completing, beginning, leasing, pumping, serving)
             finally:
