@@ -128,8 +128,3 @@ begin
 end
 $$;
 comment on function stellwerk.remove_form(text) is 'Removes a form; what was submitted stays. Answers whether there was one.';
-
-create or replace trigger webhook_source_audited after insert or update or delete on stellwerk.webhook_source
-  for each row execute function stellwerk.audit_row('id:source', 'mask:secrets', 'omit:created_at,created_by');
-create or replace trigger form_audited after insert or update or delete on stellwerk.form
-  for each row execute function stellwerk.audit_row('id:form', 'omit:created_at,created_by');

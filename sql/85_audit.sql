@@ -179,6 +179,10 @@ create or replace trigger tenant_role_audited after insert or update or delete o
   for each row execute function stellwerk.audit_row('id:tenant_id,role_name');
 create or replace trigger rate_limit_audited after insert or update or delete on stellwerk.rate_limit
   for each row execute function stellwerk.audit_row('id:kind,name', 'omit:set_at,set_by');
+create or replace trigger webhook_source_audited after insert or update or delete on stellwerk.webhook_source
+  for each row execute function stellwerk.audit_row('id:source', 'mask:secrets', 'omit:created_at,created_by');
+create or replace trigger form_audited after insert or update or delete on stellwerk.form
+  for each row execute function stellwerk.audit_row('id:form', 'omit:created_at,created_by');
 -- What a workflow writes into its case stands in case_history under run:<id>, and in the run's steps.
 create or replace trigger backoffice_case_audited after insert or update or delete on stellwerk.backoffice_case
   for each row execute function stellwerk.audit_row(
