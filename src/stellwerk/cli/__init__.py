@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from stellwerk import __version__
-from stellwerk.cli import bulk, db, doctor, explaining, limit, processes, run, steering, watch, workflow
+from stellwerk.cli import bulk, db, doctor, explaining, form, hook, limit, processes, run, steering, watch, workflow
 from stellwerk.cli.output import complain
 from stellwerk.errors import StellwerkError, UsageError, from_database
 
@@ -29,6 +29,9 @@ app.add_typer(workflow.app, name="workflow")
 app.add_typer(run.app, name="run")
 app.add_typer(limit.app, name="limit")
 app.add_typer(bulk.app, name="bulk")
+app.add_typer(hook.app, name="hook")
+app.add_typer(form.app, name="form")
+app.command()(hook.emit)
 processes.register(app)
 watch.register(app)
 doctor.register(app)

@@ -33,11 +33,17 @@ class Seals:
                 "a key of STELLWERK_SECRET_KEYS cannot be used",
                 hint="A key is 32 random bytes in URL-safe base64: openssl rand -base64 32 | tr '+/' '-_'",
             ) from None
+        self.nothing = self.seal("nothing", Fernet.generate_key().decode("ascii"))  # costs as much to open as a secret
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Seals:
         """With the keys of the environment, else with the one that was generated into STELLWERK_HOME."""
         return cls(settings.secret_keys or [generated_key(settings.home)])
+
+    @classmethod
+    def that_open_nothing(cls) -> Seals:
+        """For an installation whose keys cannot be had: whatever was sealed stays sealed."""
+        return cls([Fernet.generate_key().decode("ascii")])
 
     def seal(self, purpose: str, secret: str) -> str:
         """The secret as a text that may be stored."""
@@ -50,6 +56,11 @@ class Seals:
         except (InvalidToken, ValueError):
             return None
         return str(secret) if meant_for == purpose else None
+
+
+def hook_purpose(tenant_id: int | None, source: str) -> str:
+    """What the secret of a webhook source is sealed for."""
+    return f"webhook_source/{tenant_id}/{source}"
 
 
 def generated_key(home: Path) -> str:

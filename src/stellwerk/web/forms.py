@@ -1,4 +1,4 @@
-"""`POST /forms/{tenant}/{form}`: what a website's visitors send starts a workflow. The answer is 202, whatever becomes of it."""
+"""`POST /forms/{tenant}/{form}`: what a website's visitors send starts a workflow; the answer is 202 in any case."""
 
 from __future__ import annotations
 
@@ -120,8 +120,6 @@ async def _fields(request: Request[Any, Any, Any]) -> JsonText:
 
 def _pairs(body: bytes) -> list[tuple[str, Any]]:
     try:
-        return list(
-            parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)  # type: ignore[arg-type]
-        )
+        return list(parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS))
     except ValueError:
         raise HTTPException(status_code=400, detail="the form cannot be read", headers=CORS) from None

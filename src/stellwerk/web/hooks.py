@@ -1,10 +1,9 @@
-"""`POST /hooks/{tenant}/{source}`: genuine webhooks are stored and acknowledged; all others get one and the same answer."""
+"""`POST /hooks/{tenant}/{source}`: genuine webhooks are stored and acknowledged, all others get the same answer."""
 
 from __future__ import annotations
 
 import json
 import logging
-import secrets
 from typing import Any
 
 from litestar import Request, Response, post
@@ -13,18 +12,13 @@ from litestar.exceptions import HTTPException
 from psycopg.types.json import Jsonb
 
 from stellwerk.integrations import signatures
-from stellwerk.integrations.sealing import Seals
+from stellwerk.integrations.sealing import Seals, hook_purpose
 from stellwerk.web.intake import Intake, name_of, problem, refuse
 
 log = logging.getLogger(__name__)
 
 LARGEST_BYTES = 1024 * 1024
 LONGEST_HEADER = 1000
-
-
-def purpose(tenant_id: int | None, source: str) -> str:
-    """What a source's secret is sealed for."""
-    return f"webhook_source/{tenant_id}/{source}"
 
 
 @post(
@@ -76,23 +70,13 @@ def open_secrets(seals: Seals, tenant_id: int | None, source: str, sealed: list[
     """The secrets that open; as many are tried for a source that does not exist."""
     opened = []
     for number in range(signatures.ROUNDS):
-        text = sealed[number] if number < len(sealed) else _stand_in(seals)
-        secret = seals.unseal(purpose(tenant_id, source), text)
+        text = sealed[number] if number < len(sealed) else seals.nothing
+        secret = seals.unseal(hook_purpose(tenant_id, source), text)
         if secret is not None:
             opened.append(secret)
     if sealed and not opened:
         log.error("no secret of webhook source %r opens: is STELLWERK_SECRET_KEYS the one it was sealed with?", source)
     return opened
-
-
-_stand_ins: dict[int, str] = {}
-
-
-def _stand_in(seals: Seals) -> str:
-    """A sealed secret for nothing."""
-    if id(seals) not in _stand_ins:
-        _stand_ins[id(seals)] = seals.seal("nothing", secrets.token_hex(32))
-    return _stand_ins[id(seals)]
 
 
 def _challenge(body: bytes) -> str | None:

@@ -1,6 +1,7 @@
 """What comes from outside: webhooks and forms. One row each, written and acknowledged; everything else is pump's.
 
-The larger application takes `handlers()` and `Intake.opened` in; nothing here knows of it.
+`stellwerk.web.app.make_app` mounts the handlers of `hooks` and `forms` and opens an `Intake` for them; a larger
+application does the same.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any
 
 import psycopg
@@ -16,6 +18,7 @@ from litestar.exceptions import HTTPException
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from stellwerk.errors import StellwerkError
 from stellwerk.integrations.sealing import Seals
 from stellwerk.settings import Settings
 
@@ -30,7 +33,7 @@ class Intake:
     """The connections and the keys that the handlers share."""
 
     def __init__(self, dsn: str, settings: Settings) -> None:
-        self.seals = Seals.from_settings(settings)
+        self._settings = settings
         self.pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             dsn,
             min_size=1,
@@ -41,6 +44,15 @@ class Intake:
             configure=_act_as_web,
             check=AsyncConnectionPool.check_connection,
         )
+
+    @cached_property
+    def seals(self) -> Seals:
+        """The keys; without any every webhook is refused."""
+        try:
+            return Seals.from_settings(self._settings)
+        except StellwerkError as error:
+            log.error("webhooks are refused: %s", error.message)
+            return Seals.that_open_nothing()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -82,6 +94,7 @@ def name_of(text: str) -> str:
 
 
 async def _act_as_web(connection: AsyncConnection[Any]) -> None:
+    await connection.execute("set statement_timeout = '10s'")
     cursor = await connection.execute(
         "select pg_has_role(current_user, r.oid, 'member') from pg_roles r where r.rolname = %s", [ROLE]
     )
