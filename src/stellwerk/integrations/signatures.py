@@ -135,7 +135,7 @@ def _claim(
     if scheme == "slack":
         at, text = headers.get("x-slack-request-timestamp", ""), headers.get("x-slack-signature", "")
         return Claim(at, _bytes(f"v0:{at}:"), [_bytes(text)], bool(at and text))
-    text = headers.get(signature_header or "stellwerk-signature", "")
+    text = headers.get(signature_header or ("authorization" if scheme == "token" else "stellwerk-signature"), "")
     if scheme == "token":
         token = text.removeprefix("Bearer ")
         return Claim("", b"", [hashlib.sha256(_bytes(token)).digest()], bool(token))
