@@ -9,7 +9,7 @@ from litestar.datastructures import State
 from stellwerk.database import schema
 from stellwerk.errors import StellwerkError
 from stellwerk.settings import Settings
-from stellwerk.web.forms import allow_form, take_form
+from stellwerk.web.forms import take_form
 from stellwerk.web.hooks import take_hook
 from stellwerk.web.intake import Intake
 
@@ -18,7 +18,7 @@ def make_app(dsn: str, settings: Settings | None = None) -> Litestar:
     """The application over one database; without settings, with those of the environment."""
     intake = Intake(dsn, settings or Settings.from_environment())
     return Litestar(
-        route_handlers=[healthz, readyz, take_hook, take_form, allow_form],
+        route_handlers=[healthz, readyz, take_hook, take_form],
         state=State({"dsn": dsn, "intake": intake}),
         lifespan=[lambda _: intake.opened()],
         openapi_config=None,

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import psycopg
-from litestar import Request, Response, post, route
+from litestar import Request, Response, route
 from litestar.datastructures import State, UploadFile
 from litestar.enums import RequestEncodingType
 from litestar.exceptions import HTTPException
@@ -35,20 +35,20 @@ PAGE = (
 )
 
 
-@route("/forms/{tenant:str}/{form:str}", http_method=["OPTIONS"], status_code=204, sync_to_thread=False)
-def allow_form(tenant: str, form: str) -> Response[None]:
-    """Browsers ask before they send JSON from another website; the answer is the same for every form."""
-    return Response(None, status_code=204, headers=PREFLIGHT)
-
-
-@post(
+@route(
     "/forms/{tenant:str}/{form:str}",
+    http_method=["POST", "OPTIONS"],
     status_code=202,
     request_max_body_size=LARGEST_BYTES,
     exception_handlers={HTTPException: refuse},
 )
 async def take_form(tenant: str, form: str, request: Request[Any, Any, Any], state: State) -> Response[Any]:
-    """A form that does not exist, a wrong origin, a filled honeypot: all answered as if it had been taken."""
+    """A form that does not exist, a wrong origin, a filled honeypot: all answered as if it had been taken.
+
+    Browsers ask before they send JSON from another website; that answer, too, is the same for every form.
+    """
+    if request.method == "OPTIONS":
+        return Response(None, status_code=204, headers=PREFLIGHT)
     intake: Intake = state.intake
     try:
         fields = await _fields(request)
