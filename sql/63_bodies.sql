@@ -36,7 +36,7 @@ declare
   v_fields jsonb;
 begin
   if v_text = '' then
-    return '{}';
+    return '{}'::jsonb;
   elsif v_type = 'application/x-www-form-urlencoded' then
     v_fields := stellwerk.form_fields(v_text);
     -- A lone field that holds JSON, as Slack sends it.

@@ -129,7 +129,7 @@ begin
   end if;
   perform stellwerk.check_payload(coalesce(payload, 'null'));
   if v_cause ~ '^[0-9]{1,18}/[0-9]{1,6}$' then
-    v_run_id := split_part(v_cause, '/', 1);
+    v_run_id := split_part(v_cause, '/', 1)::bigint;
     v_depth := split_part(v_cause, '/', 2)::integer + 1;
   end if;
   insert into stellwerk.webhook_delivery as d (tenant_id, kind, source, key, payload, event, state, reason, caused_by_run_id, depth, created_by)
