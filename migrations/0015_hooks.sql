@@ -104,6 +104,7 @@ create table stellwerk.webhook_delivery (
 create index webhook_delivery_pending on stellwerk.webhook_delivery (tenant_id, delivery_id) where state = 'pending';
 create unique index webhook_delivery_once on stellwerk.webhook_delivery (tenant_id, kind, source, key) where key is not null;
 create unique index webhook_delivery_signed_once on stellwerk.webhook_delivery (tenant_id, source, digest) where digest is not null;
+create index webhook_delivery_runs on stellwerk.webhook_delivery using gin (run_ids);
 create index webhook_delivery_by_time on stellwerk.webhook_delivery (tenant_id, received_at);
 
 comment on table stellwerk.webhook_delivery is 'What came from outside, as it came: genuine webhooks, submitted forms, and events emitted by emit_event. Pump decides what each does.';

@@ -427,6 +427,23 @@ def test_what_came_in_goes_when_events_go(db, engine, run_all):
     assert db.execute("select source from stellwerk.webhook_delivery order by 1").fetchall() == [("b",), ("c",)]
 
 
+def test_what_started_runs_goes_with_the_last_of_them(db, engine, make_workflow, run_all):
+    make_workflow(starting("one", "trigger.event", {"event": "e"}, settings={"retention": "P1D"}))
+    make_workflow(starting("two", "trigger.event", {"event": "e"}, settings={"retention": "P30D"}))
+    engine.emit_event("e")
+    run_all(db)
+
+    def age(days: int) -> tuple[int, int]:
+        shift = "update stellwerk.run set created_at = created_at - %s * interval '1 day', ended_at = ended_at - %s * interval '1 day'"
+        db.execute(shift, [days, days])
+        db.execute("select stellwerk.keep_house(true)")
+        counts = "select (select count(*) from stellwerk.run), (select count(*) from stellwerk.webhook_delivery)"
+        return db.execute(counts).fetchone()
+
+    assert age(2) == (1, 1)
+    assert age(30) == (0, 0)
+
+
 def test_a_persons_webhooks_are_found_and_erased(db, engine, make_workflow, run_all):
     engine.set_webhook_source("shop", "standard", [SEALED], {"key_at": "body:email", "correlation_at": "body:email"})
     make_workflow(starting("all", "trigger.webhook", {"source": "shop"}))
