@@ -100,11 +100,6 @@ comment on function stellwerk.limit_wait(bigint, stellwerk.token, stellwerk.plan
 create or replace function stellwerk.signal(event text, correlation text, payload jsonb default '{}', dedupe_key text default null)
 returns integer language plpgsql security definer  -- callers have no right to write the tables
 set search_path = '' as $$
-declare
-  v_tenant_id bigint := stellwerk.current_tenant_id();
-  v_run_ids   bigint[];
-  v_step_ids  bigint[];
-  v_woken     integer;
 begin
   if coalesce(length(event), 0) not between 1 and 200 then
     raise exception 'a signal needs the name of an event, 1 to 200 characters' using errcode = 'SW002';
@@ -115,31 +110,43 @@ begin
     raise exception 'a dedupe key has 1 to 500 characters, not %', length(dedupe_key) using errcode = 'SW002', hint = 'Hash longer ones.';
   end if;
   perform stellwerk.check_payload(coalesce(payload, 'null'));
-  perform pg_advisory_xact_lock(stellwerk.signal_key(v_tenant_id, event, correlation));
+  return stellwerk.send_signal(stellwerk.current_tenant_id(), event, correlation, payload, dedupe_key);
+end
+$$;
+comment on function stellwerk.signal(text, text, jsonb, text) is 'Tells waiting steps that an event with a correlation has happened; answers how many it wakes. One that wakes nobody is kept 7 days for one later wait; a known dedupe_key changes nothing. Errors: SW002.';
+
+create or replace function stellwerk.send_signal(p_tenant_id bigint, p_event text, p_correlation text, p_payload jsonb, p_dedupe_key text)
+returns integer language plpgsql set search_path = '' as $$
+declare
+  v_run_ids  bigint[];
+  v_step_ids bigint[];
+  v_woken    integer;
+begin
+  perform pg_advisory_xact_lock(stellwerk.signal_key(p_tenant_id, p_event, p_correlation));
   -- A wait that another signal has woken already is not woken again.
   select array_agg(w.run_id), array_agg(w.step_id) into v_run_ids, v_step_ids
     from stellwerk.wait w
-   where w.tenant_id = v_tenant_id and w.event = signal.event and w.correlation = signal.correlation
-     and not exists (select from stellwerk.run_message m where m.tenant_id = v_tenant_id and m.run_id = w.run_id and m.step_id = w.step_id);
+   where w.tenant_id = p_tenant_id and w.event = p_event and w.correlation = p_correlation
+     and not exists (select from stellwerk.run_message m where m.tenant_id = p_tenant_id and m.run_id = w.run_id and m.step_id = w.step_id);
   v_woken := coalesce(cardinality(v_step_ids), 0);
   insert into stellwerk.signal as s (tenant_id, event, correlation, payload, dedupe_key, woken, kept, created_by)
-  values (v_tenant_id, signal.event, signal.correlation, coalesce(signal.payload, 'null'), signal.dedupe_key, v_woken, v_woken = 0, stellwerk.actor())
+  values (p_tenant_id, p_event, p_correlation, coalesce(p_payload, 'null'), p_dedupe_key, v_woken, v_woken = 0, stellwerk.actor())
   on conflict do nothing;
   if not found then
     select s.woken into v_woken from stellwerk.signal s
-     where s.tenant_id = v_tenant_id and s.event = signal.event and s.dedupe_key = signal.dedupe_key;
+     where s.tenant_id = p_tenant_id and s.event = p_event and s.dedupe_key = p_dedupe_key;
     return v_woken;
   end if;
   if v_woken > 0 then
     insert into stellwerk.run_message (tenant_id, run_id, step_id, kind, data)
-    select v_tenant_id, u.run_id, u.step_id, 'complete', jsonb_build_object('output', coalesce(payload, 'null'))
+    select p_tenant_id, u.run_id, u.step_id, 'complete', jsonb_build_object('output', coalesce(p_payload, 'null'))
       from unnest(v_run_ids, v_step_ids) u (run_id, step_id);
     perform stellwerk.ring_if_asleep();
   end if;
   return v_woken;
 end
 $$;
-comment on function stellwerk.signal(text, text, jsonb, text) is 'Tells waiting steps that an event with a correlation has happened; answers how many it wakes. One that wakes nobody is kept 7 days for one later wait; a known dedupe_key changes nothing. Errors: SW002.';
+comment on function stellwerk.send_signal(bigint, text, text, jsonb, text) is 'signal for one tenant, checked already.';
 
 create or replace function stellwerk.begin_call(p_tenant_id bigint, p_token stellwerk.token, p_node stellwerk.plan_node, p_config jsonb)
 returns stellwerk.outcome language plpgsql set search_path = '' as $$

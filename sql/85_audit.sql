@@ -185,6 +185,10 @@ create or replace trigger app_user_audited after insert or update or delete on s
 create or replace trigger user_task_audited after update on stellwerk.user_task
   for each row execute function stellwerk.audit_row(
     'id:task_id', 'only:state,assignee,role,claimed_by,outcome,completed_by', 'skip:expire_tasks,close_tasks,forget_runs');
+create or replace trigger webhook_source_audited after insert or update or delete on stellwerk.webhook_source
+  for each row execute function stellwerk.audit_row('id:source', 'mask:secrets', 'omit:created_at,created_by');
+create or replace trigger form_audited after insert or update or delete on stellwerk.form
+  for each row execute function stellwerk.audit_row('id:form', 'omit:created_at,created_by');
 -- What a workflow writes into its case stands in case_history under run:<id>, and in the run's steps.
 create or replace trigger backoffice_case_audited after insert or update or delete on stellwerk.backoffice_case
   for each row execute function stellwerk.audit_row(

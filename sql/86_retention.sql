@@ -73,6 +73,7 @@ declare
   v_events   bigint := 0;
   v_signals  bigint;
   v_audit    bigint := 0;
+  v_deliveries bigint := 0;
 begin
   select * into v_policy from stellwerk.retention_policy p where p.tenant_id = p_tenant_id;
   more := false;
@@ -101,12 +102,16 @@ begin
            select o.signal_id from stellwerk.signal o
             where o.tenant_id = p_tenant_id and o.created_at < v_now - c_signal_days order by o.created_at limit 2000);
   get diagnostics v_signals = row_count;
+  if coalesce(v_policy.events, v_policy.runs) is not null then
+    v_deliveries := stellwerk.sweep_deliveries(p_tenant_id, v_now - coalesce(v_policy.events, v_policy.runs), v_policy.events is not null);
+  end if;
   if v_policy.audit is not null then
     v_audit := stellwerk.sweep_audit(p_tenant_id, v_now - v_policy.audit);
   end if;
-  more := more or v_signals >= 2000 or v_audit >= 2000;
+  more := more or v_signals >= 2000 or v_audit >= 2000 or v_deliveries >= 2000;
   removed := jsonb_strip_nulls(jsonb_build_object(
-    'runs', nullif(v_runs, 0), 'events', nullif(v_events, 0), 'signals', nullif(v_signals, 0), 'audit', nullif(v_audit, 0)));
+    'runs', nullif(v_runs, 0), 'events', nullif(v_events, 0), 'signals', nullif(v_signals, 0), 'deliveries', nullif(v_deliveries, 0),
+    'audit', nullif(v_audit, 0)));
 end
 $$;
 comment on function stellwerk.sweep_tenant(bigint, timestamptz) is 'Removes what has expired of one tenant until the deadline; answers how many of each, and whether there is more.';
@@ -245,6 +250,14 @@ begin
          + stellwerk.remove_portion(p_tenant_id, v_ids[v_half + 1:], p_ended_before, p_with_events);
   end if;
   perform stellwerk.remove_parts(p_tenant_id, v_ids, v_ids[1], v_ids[cardinality(v_ids)]);
+  if p_with_events then
+    -- What came in goes with the last run that it started.
+    delete from stellwerk.webhook_delivery d
+     where d.tenant_id = p_tenant_id and d.run_ids && v_ids and d.state <> 'pending'
+       and not exists (select from unnest(d.run_ids) u (run_id)
+                         join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = u.run_id
+                        where u.run_id <> all (v_ids));
+  end if;
   if p_with_events and v_events is not null then
     delete from stellwerk.event e where e.tenant_id = p_tenant_id and e.event_id = any (v_events) and e.state <> 'pending';
   end if;
@@ -342,6 +355,22 @@ begin
 end
 $$;
 comment on function stellwerk.sweep_events(bigint, stellwerk.retention_policy, timestamptz) is 'Removes expired events until the deadline. Those that are pending always stay.';
+
+create or replace function stellwerk.sweep_deliveries(p_tenant_id bigint, p_before timestamptz, p_with_runs boolean)
+returns bigint language plpgsql set search_path = '' set plan_cache_mode = force_custom_plan set jit = off as $$
+declare
+  v_count bigint;
+begin
+  delete from stellwerk.webhook_delivery d
+   where d.tenant_id = p_tenant_id and d.delivery_id = any (array(
+           select o.delivery_id from stellwerk.webhook_delivery o
+            where o.tenant_id = p_tenant_id and o.received_at < p_before and o.state <> 'pending'
+              and (p_with_runs or o.run_ids = '{}') order by o.received_at limit 2000));
+  get diagnostics v_count = row_count;
+  return v_count;
+end
+$$;
+comment on function stellwerk.sweep_deliveries(bigint, timestamptz, boolean) is 'Removes up to 2000 processed webhooks, forms and emitted events that are older; with p_with_runs also those that started runs.';
 
 create or replace function stellwerk.sweep_audit(p_tenant_id bigint, p_before timestamptz)
 returns bigint language plpgsql set search_path = '' set plan_cache_mode = force_custom_plan set jit = off as $$

@@ -13,6 +13,7 @@ declare
   v_cases     bigint[];
   v_events    bigint[];
   v_signals   bigint[];
+  v_received  bigint[];
   v_audit     bigint[];
   v_live      text;
 begin
@@ -29,11 +30,14 @@ begin
                     select r.event_id from stellwerk.run r where r.tenant_id = v_tenant_id and r.run_id = any (v_runs) and r.event_id is not null);
   v_signals := array(select s.signal_id from stellwerk.signal s
                       where s.tenant_id = v_tenant_id and (s.correlation = v_value or s.payload #>> v_path = v_value));
+  v_received := stellwerk.deliveries_of_subject(v_tenant_id, v_runs, v_path, v_value);
   v_audit := array(select a.audit_id from stellwerk.audit_log a
                     where a.tenant_id = v_tenant_id and coalesce(a.before, a.after) is not null
                       and (a.subject = 'run' and a.subject_id = any (v_runs::text[]) or a.subject = 'backoffice_case' and a.subject_id = any (v_cases::text[])
                            or jsonb_path_exists(jsonb_build_array(a.before, a.after), '$.** ? (@ == $v)', jsonb_build_object('v', v_value))));
   return query select * from stellwerk.places_of_subject(v_tenant_id, v_runs, v_cases, v_events, v_signals, v_audit);
+  return query select 'webhook_delivery', d.delivery_id::text, format('%s %s: body, payload, headers', d.kind, d.source)
+                 from stellwerk.webhook_delivery d where d.tenant_id = v_tenant_id and d.delivery_id = any (v_received);
   if dry_run then
     return;
   end if;
@@ -46,6 +50,8 @@ begin
       using errcode = 'SW003', hint = 'Cancel them or let them end; include_live => true erases their data under them.';
   elsif not include_live
         and (exists (select from stellwerk.event e where e.tenant_id = v_tenant_id and e.event_id = any (v_events) and e.state = 'pending')
+             or exists (select from stellwerk.webhook_delivery d
+                         where d.tenant_id = v_tenant_id and d.delivery_id = any (v_received) and d.state = 'pending')
              or exists (select from stellwerk.event_batch b where b.tenant_id = v_tenant_id and position(v_value in b.changes::text) > 0)) then
     raise exception 'events of this subject have not been processed yet'
       using errcode = 'SW003', hint = 'Try again in a moment; include_live => true erases them as they are, and the runs they start see nothing of the row.';
@@ -59,10 +65,11 @@ begin
          record_id = case when e.record_id = v_value then 'forgotten' else e.record_id end
    where e.tenant_id = v_tenant_id and e.event_id = any (v_events);
   delete from stellwerk.signal s where s.tenant_id = v_tenant_id and s.signal_id = any (v_signals);
+  perform stellwerk.forget_deliveries(v_tenant_id, v_received, v_value);
   perform stellwerk.forget_in_audit(v_tenant_id, v_audit);
   perform stellwerk.note_action(v_tenant_id, 'forget_subject', 'subject', null, null, jsonb_build_object(
     'field', forget_subject.field, 'runs', coalesce(cardinality(v_runs), 0), 'cases', cardinality(v_cases), 'events', cardinality(v_events),
-    'signals', cardinality(v_signals), 'audit', cardinality(v_audit)));
+    'signals', cardinality(v_signals), 'deliveries', cardinality(v_received), 'audit', cardinality(v_audit)));
 end
 $$;
 comment on function stellwerk.forget_subject(text, text, boolean, boolean) is 'Finds everything about the person whose payloads have this value in this field (a.b for a field within), and with dry_run => false erases it: data become {"forgotten": true}, states and times stay. Reads the tenant''s runs, events, cases and audit rows once. Errors: SW002, SW003 while a run of the subject is live, unless include_live.';
@@ -195,6 +202,28 @@ begin
 end
 $$;
 comment on function stellwerk.forget_cases(bigint, bigint[]) is 'Blanks cases and their history. The audit log is not told what was in them.';
+
+create or replace function stellwerk.deliveries_of_subject(p_tenant_id bigint, p_run_ids bigint[], p_path text[], p_value text)
+returns bigint[] language sql stable set search_path = ''
+return array(select d.delivery_id from stellwerk.webhook_delivery d
+              where d.tenant_id = p_tenant_id
+                and (d.run_ids && p_run_ids or d.caused_by_run_id = any (p_run_ids) or d.correlation = p_value or d.payload #>> p_path = p_value
+                     or stellwerk.readable_body(d.body, d.content_type) #>> p_path = p_value)
+              order by d.delivery_id);
+comment on function stellwerk.deliveries_of_subject(bigint, bigint[], text[], text) is 'The webhooks, forms and emitted events that have the value at the path or as their correlation, or that belong to these runs.';
+
+create or replace function stellwerk.forget_deliveries(p_tenant_id bigint, p_delivery_ids bigint[], p_value text)
+returns void language plpgsql set search_path = '' as $$
+begin
+  update stellwerk.webhook_delivery d
+     set body = null, payload = null, headers = '{}', correlation = null,
+         key = case when position(p_value in d.key) = 0 then d.key end,
+         reason = case when d.reason is not null then 'forgotten' end,
+         outcomes = (select coalesce(jsonb_agg(o.entry - 'correlation' - 'error'), '[]') from jsonb_array_elements(d.outcomes) o (entry))
+   where d.tenant_id = p_tenant_id and d.delivery_id = any (p_delivery_ids);
+end
+$$;
+comment on function stellwerk.forget_deliveries(bigint, bigint[], text) is 'Erases what came in of a person; that something came, when, and which runs it started, stays.';
 
 create or replace function stellwerk.forget_in_audit(p_tenant_id bigint, p_audit_ids bigint[])
 returns void language plpgsql set search_path = '' as $$

@@ -110,6 +110,42 @@ class Engine:
         """Have a case's file written again after it was given up."""
         self.value("select stellwerk.retry_export(%s::bigint)", [export_id])
 
+    # -- from outside -----------------------------------------------------------------------------------------------
+
+    def set_webhook_source(
+        self, source: str, scheme: str, secrets: Sequence[str] | None = None, settings: Any = None
+    ) -> None:
+        """Set up a webhook source, or change it; the secrets are sealed, None leaves those that are there."""
+        self.value(
+            "select stellwerk.set_webhook_source(%s::text, %s::text, %s::text[], %s::jsonb)",
+            [source, scheme, None if secrets is None else list(secrets), _json(settings or {})],
+        )
+
+    def remove_webhook_source(self, source: str) -> bool:
+        """Remove a webhook source; says whether there was one."""
+        return bool(self.value("select stellwerk.remove_webhook_source(%s::text)", [source]))
+
+    def set_form(self, form: str, workflow: str, settings: Any = None) -> None:
+        """Say which workflow a public form starts."""
+        self.value("select stellwerk.set_form(%s::text, %s::text, %s::jsonb)", [form, workflow, _json(settings or {})])
+
+    def remove_form(self, form: str) -> bool:
+        """Remove a form; says whether there was one."""
+        return bool(self.value("select stellwerk.remove_form(%s::text)", [form]))
+
+    def replay_delivery(self, delivery_id: int) -> None:
+        """Have a webhook, a form or an emitted event looked at again."""
+        self.value("select stellwerk.replay_delivery(%s::bigint)", [delivery_id])
+
+    def emit_event(self, name: str, payload: Any = None, dedupe_key: str | None = None) -> int:
+        """Say that something has happened; workflows with a trigger.event of that name start. Its number."""
+        return int(
+            self.value(
+                "select stellwerk.emit_event(%s::text, %s::jsonb, %s::text)",
+                [name, _json({} if payload is None else payload), dedupe_key],
+            )
+        )
+
     # -- many runs --------------------------------------------------------------------------------------------------
 
     def start_bulk_operation(

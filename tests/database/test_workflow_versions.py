@@ -91,13 +91,11 @@ def test_a_document_with_errors_is_a_draft_that_cannot_be_published(db, engine):
 def test_node_types_of_a_later_release_are_never_half_run(db, engine):
     from stellwerk.definition.compile import compile_workflow
 
-    compiled = compile_workflow(
-        document("later", [START, {"id": "w", "type": "trigger.event", "config": {"event": "e"}}], [])
-    )
+    compiled = compile_workflow(document("later", [START, {"id": "w", "type": "trigger.workflow"}], []))
     # Even without the compiler's word for it.
     engine.save_workflow(compiled.document, compiled.plan, [])
     diag = fails(db, "SW006", "select stellwerk.publish_workflow('later')")
-    assert "trigger.event is not available" in diag.message_detail
+    assert "trigger.workflow is not available" in diag.message_detail
     fails(db, "SW001", "select stellwerk.start_run('later')")
 
 

@@ -19,6 +19,9 @@ EXECUTABLE = [
     "trigger.manual",
     "trigger.form_submit",
     "trigger.row",
+    "trigger.webhook",
+    "trigger.event",
+    "trigger.email_inbound",
     "logic.if",
     "logic.switch",
     "logic.set",
@@ -47,10 +50,7 @@ EXECUTABLE = [
 ]
 
 LATER = [
-    "trigger.webhook",
     "trigger.schedule",
-    "trigger.event",
-    "trigger.email_inbound",
     "trigger.workflow",
     "timer.reminder_call",
     "timer.precheck_docs",

@@ -12,7 +12,22 @@ import typer
 from typer.exceptions import TyperException
 
 from stellwerk import __version__
-from stellwerk.cli import bulk, db, doctor, explaining, limit, processes, run, steering, task, user, watch, workflow
+from stellwerk.cli import (
+    bulk,
+    db,
+    doctor,
+    explaining,
+    form,
+    hook,
+    limit,
+    processes,
+    run,
+    steering,
+    task,
+    user,
+    watch,
+    workflow,
+)
 from stellwerk.cli.output import complain
 from stellwerk.errors import StellwerkError, UsageError, from_database
 
@@ -31,6 +46,9 @@ app.add_typer(limit.app, name="limit")
 app.add_typer(task.app, name="task")
 app.add_typer(user.app, name="user")
 app.add_typer(bulk.app, name="bulk")
+app.add_typer(hook.app, name="hook")
+app.add_typer(form.app, name="form")
+app.command()(hook.emit)
 processes.register(app)
 watch.register(app)
 doctor.register(app)

@@ -51,6 +51,10 @@ class Row(NodeConfig):
 
 class Webhook(NodeConfig):
     source: Annotated[Name, Field(**literal("Source", "Name of the webhook source, the last part of its address."))]
+    event: Annotated[
+        Name | None,
+        Field(**literal("Event", "Only deliveries of this event; without it, every delivery of the source.")),
+    ] = None
 
 
 class Schedule(NodeConfig):
@@ -60,11 +64,16 @@ class Schedule(NodeConfig):
 
 
 class Event(NodeConfig):
-    event: Annotated[Name, Field(**literal("Event", "Name of the signal that starts a run."))]
+    event: Annotated[
+        Name, Field(**literal("Event", "Name of the event, as emit_event says it, such as document.completed."))
+    ]
 
 
 class EmailInbound(NodeConfig):
-    address: Annotated[Name | None, Field(**literal("Address", "Mailbox whose messages start a run."))] = None
+    address: Annotated[
+        Name | None,
+        Field(**literal("Address", "Only messages to this address; without it, every message that arrives.")),
+    ] = None
 
 
 class Workflow(NodeConfig):
@@ -116,10 +125,19 @@ TRIGGERS = (
         "trigger",
         Webhook,
         PAYLOAD,
+        executable=True,
     ),
     NodeType("trigger.schedule", "Schedule", "Starts at set times.", "Triggers", "clock", "trigger", Schedule, PAYLOAD),
     NodeType(
-        "trigger.event", "Event", "Starts when a named signal arrives.", "Triggers", "bolt", "trigger", Event, PAYLOAD
+        "trigger.event",
+        "Event",
+        "Starts when the application emits a named event.",
+        "Triggers",
+        "bolt",
+        "trigger",
+        Event,
+        PAYLOAD,
+        executable=True,
     ),
     NodeType(
         "trigger.email_inbound",
@@ -130,6 +148,7 @@ TRIGGERS = (
         "trigger",
         EmailInbound,
         PAYLOAD,
+        executable=True,
     ),
     NodeType(
         "trigger.workflow",

@@ -1,4 +1,4 @@
-"""The web application: so far what an operator's probe asks for."""
+"""The web application: what comes in from outside, and what an operator's probe asks for."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from litestar.datastructures import State
 
 from stellwerk.database import schema
 from stellwerk.errors import StellwerkError
+from stellwerk.settings import Settings
+from stellwerk.web.forms import take_form
+from stellwerk.web.hooks import take_hook
+from stellwerk.web.intake import Intake
 
 
-def make_app(dsn: str) -> Litestar:
-    """The application over one database."""
+def make_app(dsn: str, settings: Settings | None = None) -> Litestar:
+    """The application over one database; without settings, with those of the environment."""
+    intake = Intake(dsn, settings or Settings.from_environment())
     return Litestar(
-        route_handlers=[healthz, readyz],
-        state=State({"dsn": dsn}),
+        route_handlers=[healthz, readyz, take_hook, take_form],
+        state=State({"dsn": dsn, "intake": intake}),
+        lifespan=[lambda _: intake.opened()],
         openapi_config=None,
         logging_config=None,  # the process has set its logging up already
     )
