@@ -36,6 +36,8 @@ declare
     'copy_version_to_draft', 'discard_draft', 'save_workflow', 'migrate_runs', 'undo_migration', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
     'advance', 'pump', 'tick', 'reconcile', 'keep_house', 'set_retention', 'forget_subject', 'set_rate_limit', 'remove_rate_limit',
     -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.
+    'set_time_zone', 'set_calendar', 'remove_calendar', 'pause_schedule', 'resume_schedule', 'run_schedule', 'backfill_schedule', 'schedule_times',
+    'columns_to_follow', 'plan_follow', 'confirm_follow', 'follow_as_engine', 'followed_columns_of',
     'find_row_trigger', 'plan_watch', 'confirm_watch', 'watches_of', 'triggers_of_watch', 'forget_watch', 'row_triggers', 'outdated_watches'];
   v_worker_verbs text[] := array[
     'pump', 'tick', 'keep_house', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
@@ -52,7 +54,7 @@ begin
        where p.pronamespace = 'stellwerk'::regnamespace
          and (not p.prosecdef and p.prorettype <> 'trigger'::regtype
               -- Who may put triggers on a table may watch it, and needs the functions behind the triggers; they check the rest.
-              or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname in ('capture_row', 'capture_statement'))
+              or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname in ('capture_row', 'capture_statement', 'note_row_change'))
               or p.proname in ('current_tenant_id', 'may_act_for', 'missing_rights', 'store_registered_table', 'store_registered_function')
               or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname = any (v_public_verbs))
               or (v_role = 'stellwerk_worker' and p.proname = any (v_worker_verbs)))
