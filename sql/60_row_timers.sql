@@ -124,7 +124,7 @@ begin
   armed := v_follow.trouble is null and stellwerk.follow_trouble(v_follow) is null;
   v_mine := case when v_table.tenant_column is not null then format('old.%I = %s', v_table.tenant_column, p_tenant_id) end;
   v_moved := format('old.%1$I is distinct from new.%1$I or old.%2$I is distinct from new.%2$I', p_column, v_key)
-             || coalesce(format(' or old.%1$I is distinct from new.%1$I', v_table.tenant_column), '');
+             || case when v_table.tenant_column is not null then format(' or old.%1$I is distinct from new.%1$I', v_table.tenant_column) else '' end;
   v_call := format('execute function stellwerk.note_row_change(%L, %L, %L, %L)', p_tenant_id, p_slug, p_column, v_key);
   statements := array[
     format('create or replace trigger %I after update on %s for each row when ((%s)%s) %s', stellwerk.follow_trigger(v_follow, 'u'), target, v_moved, ' and ' || v_mine, v_call),
@@ -214,6 +214,7 @@ begin
             and t.tgname in (stellwerk.follow_trigger(p_follow, 'u'), stellwerk.follow_trigger(p_follow, 'd'), stellwerk.follow_trigger(p_follow, 't'))) < 3 then
     return format('a trigger on table %s is gone or disabled', p_follow.target);
   end if;
+  return null;
 end
 $$;
 comment on function stellwerk.follow_trouble(stellwerk.followed_column) is 'Why a column cannot be followed; null when it can.';

@@ -145,14 +145,13 @@ declare
   v_ports   text[] := '{}';
   v_answer  text;
 begin
-  select array_agg(c) into v_changes
-    from ((select o.* from stellwerk.timer_change o where o.tenant_id = p_tenant_id and o.seen_by is null
-            order by o.change_id limit p_limit for update skip locked)
-          union all
-          (select o.* from stellwerk.timer_change o
-            where o.tenant_id = p_tenant_id and o.seen_by < pg_snapshot_xmin(pg_current_snapshot())
-            order by o.seen_by limit p_limit for update skip locked)) c;
-  if v_changes is null then
+  v_changes := array(
+    select o from stellwerk.timer_change o where o.tenant_id = p_tenant_id and o.seen_by is null
+     order by o.change_id limit p_limit for update skip locked);
+  v_changes := v_changes || array(
+    select o from stellwerk.timer_change o where o.tenant_id = p_tenant_id and o.seen_by < pg_snapshot_xmin(pg_current_snapshot())
+     order by o.seen_by limit p_limit for update skip locked);
+  if cardinality(v_changes) = 0 then
     return 0;
   end if;
   select array_agg(distinct r) into v_timers
