@@ -266,6 +266,7 @@ begin
    where k.tenant_id = p_tenant_id and k.workflow_id = r.workflow_id and k.idempotency_key = r.idempotency_key and k.run_id = r.run_id;
   delete from stellwerk.timer x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.wait x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
+  delete from stellwerk.row_timer x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.run_message x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.run_log x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.run_migration x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
