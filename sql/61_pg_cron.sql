@@ -4,7 +4,7 @@ create or replace function stellwerk.use_pg_cron()
 returns text language plpgsql set search_path = '' as $$
 declare
   -- A block, for each part may commit by itself: what a timer or schedule has set going is pumped in the same minute.
-  c_command constant text := $job$do $$
+  c_command constant text := $job$do $body$
 begin
   perform stellwerk.tick();
   commit;
@@ -12,7 +12,8 @@ begin
     exit when not coalesce((stellwerk.pump() ->> 'more')::boolean, false);
     commit;
   end loop;
-end $$$job$;
+end $body$
+$job$;
   c_prune constant text := $job$delete from cron.job_run_details d using cron.job j
  where j.jobid = d.jobid and j.jobname like 'stellwerk-%' and d.end_time < now() - interval '3 days'$job$;
   v_grain text := '5 seconds';
@@ -21,10 +22,10 @@ begin
     return null;
   end if;
   begin
-    execute 'select cron.schedule($1, $2, $3)' using 'stellwerk-tick', v_grain, replace(c_command, '$$', '$body$');
+    execute 'select cron.schedule($1, $2, $3)' using 'stellwerk-tick', v_grain, c_command;
   exception when others then  -- before 1.5 it knows no seconds
     v_grain := '* * * * *';
-    execute 'select cron.schedule($1, $2, $3)' using 'stellwerk-tick', v_grain, replace(c_command, '$$', '$body$');
+    execute 'select cron.schedule($1, $2, $3)' using 'stellwerk-tick', v_grain, c_command;
   end;
   execute 'select cron.schedule($1, $2, $3)' using 'stellwerk-prune', '17 3 * * *', c_prune;
   return v_grain;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -78,33 +77,6 @@ def test_ten_thousand_timers_through_a_night(dsn, db, make_workflow, run_all, re
     assert left == set()
     assert db.execute("select count(*), count(distinct run_id) from stellwerk.run_log").fetchone() == (count, count)
     assert db.execute("select state, count(*) from stellwerk.run group by 1").fetchall() == [("completed", count)]
-
-
-def test_the_clock_of_the_workers_machine_does_not_matter(db, make_workflow, start_worker, monkeypatch, wait_until):
-    """It jumps forward and back by hours while a worker keeps the time; nothing fires early or late."""
-    slug = make_workflow(timer_workflow())
-    real, jump = time.time, [0.0]
-    monkeypatch.setattr(time, "time", lambda: real() + jump[0])
-    start_worker()
-    times = db.execute(
-        "select array_agg((clock_timestamp() + n * interval '40 ms' + interval '2 s')::text) from generate_series(1, 100) n"
-    ).fetchone()[0]
-    start_many(db, slug, times)
-    for jump[0] in (7200.0, -7200.0, 86400.0):
-        seen = fired(db)
-        wait_until(lambda seen=seen: fired(db) > min(seen, 99) or fired(db) == 100, what="timers")
-    wait_until(lambda: fired(db) == 100, what="all timers")
-    early, p95 = db.execute(
-        "select min(l.logged_at - (r.payload ->> 'at')::timestamptz) < interval '0',"
-        " percentile_cont(0.95) within group (order by extract(epoch from l.logged_at - (r.payload ->> 'at')::timestamptz))"
-        " from stellwerk.run_log l join stellwerk.run r using (tenant_id, run_id)"
-    ).fetchone()
-    assert not early
-    assert p95 <= 2.0
-
-
-def fired(db):
-    return db.execute("select count(*) from stellwerk.run_log").fetchone()[0]
 
 
 # -- the test clock ---------------------------------------------------------------------------------------------------

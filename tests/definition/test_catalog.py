@@ -43,16 +43,16 @@ EXECUTABLE = [
     "http.request",
     "action.fonio_call",
     "action.esign_request",
+    "trigger.schedule",
+    "timer.reminder_call",
+    "timer.precheck_docs",
 ]
 
 LATER = [
     "trigger.webhook",
-    "trigger.schedule",
     "trigger.event",
     "trigger.email_inbound",
     "trigger.workflow",
-    "timer.reminder_call",
-    "timer.precheck_docs",
     "task.user",
     "message.send",
     "slack.send_message",
