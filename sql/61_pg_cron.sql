@@ -34,8 +34,7 @@ $$;
 comment on function stellwerk.use_pg_cron() is 'Has pg_cron call tick and pump, as the caller, every 5 seconds (before version 1.5: every minute), and forget its own notes after 3 days. Answers the schedule; null where pg_cron is not installed. Repeatable.';
 
 create or replace function stellwerk.cron_jobs()
-returns table (schedule text, active boolean, failure text) language plpgsql stable security definer  -- callers may not read pg_cron's tables
-set search_path = '' as $$
+returns table (schedule text, active boolean, failure text) language plpgsql stable set search_path = '' as $$
 begin
   if to_regclass('cron.job') is null then
     return;

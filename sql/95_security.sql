@@ -36,7 +36,7 @@ declare
     'copy_version_to_draft', 'discard_draft', 'save_workflow', 'migrate_runs', 'undo_migration', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
     'advance', 'pump', 'tick', 'reconcile', 'keep_house', 'set_retention', 'forget_subject', 'set_rate_limit', 'remove_rate_limit',
     -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.
-    'set_time_zone', 'cron_jobs', 'set_calendar', 'remove_calendar', 'pause_schedule', 'resume_schedule', 'run_schedule', 'backfill_schedule', 'schedule_times',
+    'set_time_zone', 'set_calendar', 'remove_calendar', 'pause_schedule', 'resume_schedule', 'run_schedule', 'backfill_schedule', 'schedule_times',
     'columns_to_follow', 'plan_follow', 'confirm_follow', 'follow_as_engine', 'followed_columns_of',
     'find_row_trigger', 'plan_watch', 'confirm_watch', 'watches_of', 'triggers_of_watch', 'forget_watch', 'row_triggers', 'outdated_watches'];
   v_worker_verbs text[] := array[

@@ -59,7 +59,9 @@ def test_a_calendar_counts_days_and_hours_only(db, office, duration):
 
 def test_a_night_shift_lasts_as_long_as_the_clocks_say(db):
     """From 01:00 to 05:00 on the night in which the clocks go forward are three hours."""
-    db.execute("select stellwerk.set_calendar('night', '{\"sun\": [[\"01:00\", \"05:00\"]]}', time_zone => 'Europe/Rome')")
+    db.execute(
+        "select stellwerk.set_calendar('night', '{\"sun\": [[\"01:00\", \"05:00\"]]}', time_zone => 'Europe/Rome')"
+    )
     begin = datetime.fromisoformat("2030-03-31T01:00:00+01:00")
     assert working_time(db, begin, "PT3H") == datetime.fromisoformat("2030-03-31T05:00:00+02:00")
     assert working_time(db, begin, "PT4H") == datetime.fromisoformat("2030-04-07T02:00:00+02:00")
@@ -134,7 +136,9 @@ def test_hours_are_checked(db, hours):
     assert told.value.sqlstate == "SW008"
 
 
-@pytest.mark.parametrize(("name", "zone"), [("", "UTC"), (None, "UTC"), ("Office", "UTC"), ("c", "Nowhere/Land"), ("c", "UTC' or 1")])
+@pytest.mark.parametrize(
+    ("name", "zone"), [("", "UTC"), (None, "UTC"), ("Office", "UTC"), ("c", "Nowhere/Land"), ("c", "UTC' or 1")]
+)
 def test_names_and_zones_are_checked(db, name, zone):
     with pytest.raises(psycopg.Error) as told:
         db.execute("select stellwerk.set_calendar(%s, %s, time_zone => %s)", (name, Jsonb(OFFICE), zone))

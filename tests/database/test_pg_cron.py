@@ -36,7 +36,9 @@ def dsn(timed):
 
 def test_timers_schedules_and_sql_workflows_go_on_without_a_worker(dsn, make_workflow, db, stellwerk, wait_until):
     log = node("l", "log.write", {"message": "done"})
-    waiting = make_workflow(document("waits", [START, node("w", "logic.wait", {"for": "PT1S"}), log], ["start -> w", "w -> l"]))
+    waiting = make_workflow(
+        document("waits", [START, node("w", "logic.wait", {"for": "PT1S"}), log], ["start -> w", "w -> l"])
+    )
     every = make_workflow(document("every", [node("at", "trigger.schedule", {"cron": "* * * * *"}), log], ["at -> l"]))
     run_ids = [start(db, waiting) for _ in range(200)]
 
@@ -48,9 +50,11 @@ def test_timers_schedules_and_sql_workflows_go_on_without_a_worker(dsn, make_wor
     wait_until(lambda: lines().get(every) and lines().get(waiting) == 200, 200, "pg_cron's calls")
     assert db.execute("select count(*) from stellwerk.run where state = 'completed' and run_id = any(%s)",
                       (run_ids,)).fetchone() == (200,)  # fmt: skip
-    done = db.execute("select distinct status from cron.job_run_details where status in ('failed', 'succeeded')").fetchall()
+    done = db.execute(
+        "select distinct status from cron.job_run_details where status in ('failed', 'succeeded')"
+    ).fetchall()
     assert done == [("succeeded",)]
-    status, out, _ = stellwerk("doctor", dsn=dsn)
+    _, out, _ = stellwerk("doctor", dsn=dsn)
     assert "✓ pg_cron: calls stellwerk.tick()" in out
 
 
@@ -73,8 +77,10 @@ def test_workers_tick_beside_it_without_harm(dsn, make_workflow, db, wait_until)
     other.start()
     try:
         wait_until(
-            lambda: db.execute("select count(*) from stellwerk.run where state = 'completed' and payload ? 'at'").fetchone()
-            == (300,),
+            lambda: (
+                db.execute("select count(*) from stellwerk.run where state = 'completed' and payload ? 'at'").fetchone()
+                == (300,)
+            ),
             200,
             "the end of all runs",
         )

@@ -33,7 +33,8 @@ def following(slug="remind", config=BEFORE, *more, edges=(), type_="logic.wait")
 def due_in(db, run_id):
     """Days until the run's timer, rounded; None without one."""
     row = db.execute(
-        "select round(extract(epoch from due_at - now()) / 86400)::int from stellwerk.timer where run_id = %s", (run_id,)
+        "select round(extract(epoch from due_at - now()) / 86400)::int from stellwerk.timer where run_id = %s",
+        (run_id,),
     ).fetchone()
     return None if row is None else row[0]
 
@@ -261,7 +262,9 @@ def test_a_mended_table_is_followed_again(db, waiting_run):
 
 
 def test_a_table_that_is_locked_delays_only_its_own_timers(dsn, db, waiting_run, make_workflow, run_all):
-    other = start(db, make_workflow(document("plain", [START, node("w", "logic.wait", {"for": "P9D"})], ["start -> w"])))
+    other = start(
+        db, make_workflow(document("plain", [START, node("w", "logic.wait", {"for": "P9D"})], ["start -> w"]))
+    )
     run_all(db)
     shift(db, "9 days 00:00:05")
     with psycopg.connect(dsn) as application:

@@ -32,9 +32,7 @@ NIGHTS = [  # around the changes of the clocks
 
 
 def next_in_sql(db, expression, zone, after):
-    row = db.execute(
-        "select stellwerk.cron_next(%s, %s, %s)", (Jsonb(cron_fields(expression)), zone, after)
-    ).fetchone()
+    row = db.execute("select stellwerk.cron_next(%s, %s, %s)", (Jsonb(cron_fields(expression)), zone, after)).fetchone()
     return row[0].astimezone(UTC) if row[0] else None
 
 
@@ -60,7 +58,9 @@ def field(low, high):
 
 
 DAYS = st.one_of(field(1, 28), st.just("*"), st.sampled_from(["L", "LW", "1,L", "30", "31"]))
-WEEKDAYS = st.one_of(field(0, 7), st.just("*"), st.sampled_from(["MON-FRI", "5#2", "MON#1,FRI#3", "5L", "0", "7", "SUN"]))
+WEEKDAYS = st.one_of(
+    field(0, 7), st.just("*"), st.sampled_from(["MON-FRI", "5#2", "MON#1,FRI#3", "5L", "0", "7", "SUN"])
+)
 EXPRESSIONS = st.tuples(
     field(0, 59), st.one_of(field(0, 23), field(1, 3)), DAYS, st.one_of(st.just("*"), field(1, 12)), WEEKDAYS
 ).map(" ".join)
@@ -133,9 +133,9 @@ def test_nights_in_which_the_clocks_are_changed(clockwork, expression, zone, aft
 
 def test_a_time_that_never_comes(clockwork):
     fields = {**cron_fields("0 0 * * *"), "days": [31], "months": [2], "both": True}
-    assert clockwork.execute(
-        "select stellwerk.cron_next(%s, 'Europe/Rome', now())", (Jsonb(fields),)
-    ).fetchone() == (None,)
+    assert clockwork.execute("select stellwerk.cron_next(%s, 'Europe/Rome', now())", (Jsonb(fields),)).fetchone() == (
+        None,
+    )
 
 
 # -- starting runs ----------------------------------------------------------------------------------------------------

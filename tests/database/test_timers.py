@@ -86,7 +86,9 @@ def test_only_owners_of_the_schema_may_shift_the_clock(db):
     shift(db, "30 days")
     ahead = "select stellwerk.clock() > now() + interval '29 days'"
     assert db.execute(ahead).fetchone() == (True,)
-    db.execute("grant execute on function stellwerk.clock(), stellwerk.shifted_clock(), stellwerk.acts_as(text) to public")
+    db.execute(
+        "grant execute on function stellwerk.clock(), stellwerk.shifted_clock(), stellwerk.acts_as(text) to public"
+    )
     db.execute("set role stellwerk_worker")
     assert db.execute(ahead).fetchone() == (False,)
     db.execute("reset role")
@@ -141,7 +143,12 @@ def test_the_same_time_of_day_across_the_change_of_clocks(db, make_workflow, run
 
 
 def test_a_story_of_months_is_played_in_seconds(db, make_workflow, run_all):
-    nodes = [START, node("a", "logic.wait", {"for": "P30D"}), node("b", "logic.wait", {"for": "P60D"}), transform("e", "{{ now }}")]
+    nodes = [
+        START,
+        node("a", "logic.wait", {"for": "P30D"}),
+        node("b", "logic.wait", {"for": "P60D"}),
+        transform("e", "{{ now }}"),
+    ]
     run_id = start(db, make_workflow(document("months", nodes, ["start -> a", "a -> b", "b -> e"])))
     run_all(db)
     for days, place in ((30, "b"), (90, "e")):

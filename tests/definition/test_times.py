@@ -37,7 +37,8 @@ def test_cron_fields_become_sets(expression: str, fields: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize(
-    "expression", ["* * * *", "* * * * * *", "60 * * * *", "* * * * MONDAY", "0 0 31 2 *", "@daily", "5-1 * * * *", "*/0 * * * *"]
+    "expression",
+    ["* * * *", "* * * * * *", "60 * * * *", "* * * * MONDAY", "0 0 31 2 *", "@daily", "5-1 * * * *", "*/0 * * * *"],
 )
 def test_what_is_no_cron_expression_is_told(expression: str) -> None:
     assert [path for path, _ in told(schedule(cron=expression))] == ["nodes[0].config.cron"]
@@ -60,7 +61,13 @@ def test_a_schedule_that_cannot_be_is_told(config: dict[str, Any], path: str, wo
 
 def test_every_so_often_has_no_fields() -> None:
     row = plan(schedule(every="P1DT1S", time_zone="Europe/Rome", catch_up="all"))["at"]
-    assert row["config"] == {"cron": None, "every": "P1DT1S", "time_zone": "Europe/Rome", "catch_up": "all", "fields": None}
+    assert row["config"] == {
+        "cron": None,
+        "every": "P1DT1S",
+        "time_zone": "Europe/Rome",
+        "catch_up": "all",
+        "fields": None,
+    }
     assert row["executable"]
 
 

@@ -12,7 +12,11 @@ def fired(db):
 
 
 def timers(slug):
-    nodes = [START, node("w", "logic.wait", {"until": "{{ trigger.payload.at }}"}), node("l", "log.write", {"message": "fired"})]
+    nodes = [
+        START,
+        node("w", "logic.wait", {"until": "{{ trigger.payload.at }}"}),
+        node("l", "log.write", {"message": "fired"}),
+    ]
     return document(slug, nodes, ["start -> w", "w -> l"])
 
 
@@ -26,7 +30,8 @@ def test_the_clock_of_the_workers_machine_does_not_matter(db, make_workflow, sta
         "select array_agg((clock_timestamp() + n * interval '40 ms' + interval '2 s')::text) from generate_series(1, 100) n"
     ).fetchone()[0]
     db.execute(
-        "select count(stellwerk.start_run(%s, jsonb_build_object('at', t.at))) from unnest(%s::text[]) t (at)", (slug, times)
+        "select count(stellwerk.start_run(%s, jsonb_build_object('at', t.at))) from unnest(%s::text[]) t (at)",
+        (slug, times),
     )
     for jump[0] in (7200.0, -7200.0, 86400.0):
         seen = fired(db)

@@ -25,7 +25,9 @@ def set_up(connection: psycopg.Connection[Any], report: Callable[[str], None]) -
             connection.execute("create extension if not exists pg_cron")
             connection.execute("select stellwerk.use_pg_cron()")
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported) as error:
-        report(f"pg_cron is there but cannot be used by this login, workers keep the time: {error.diag.message_primary}")
+        report(
+            f"pg_cron is there but cannot be used by this login, workers keep the time: {error.diag.message_primary}"
+        )
         return False
     report("pg_cron calls stellwerk.tick()")
     return True
