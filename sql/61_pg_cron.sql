@@ -16,18 +16,19 @@ end $body$
 $job$;
   c_prune constant text := $job$delete from cron.job_run_details d using cron.job j
  where j.jobid = d.jobid and j.jobname like 'stellwerk-%' and d.end_time < now() - interval '3 days'$job$;
-  v_grain text := '5 seconds';
+  v_grain    text := '5 seconds';
+  v_schedule text := format('select %I.schedule($1, $2, $3)', 'cron');  -- put together, as it cannot be checked where it is not there
 begin
   if to_regprocedure('cron.schedule(text, text, text)') is null then
     return null;
   end if;
   begin
-    execute 'select cron.schedule($1, $2, $3)' using 'stellwerk-tick', v_grain, c_command;
+    execute v_schedule using 'stellwerk-tick', v_grain, c_command;
   exception when others then  -- before 1.5 it knows no seconds
     v_grain := '* * * * *';
-    execute 'select cron.schedule($1, $2, $3)' using 'stellwerk-tick', v_grain, c_command;
+    execute v_schedule using 'stellwerk-tick', v_grain, c_command;
   end;
-  execute 'select cron.schedule($1, $2, $3)' using 'stellwerk-prune', '17 3 * * *', c_prune;
+  execute v_schedule using 'stellwerk-prune', '17 3 * * *', c_prune;
   return v_grain;
 end
 $$;
@@ -39,11 +40,11 @@ begin
   if to_regclass('cron.job') is null then
     return;
   end if;
-  return query execute $q$
+  return query execute format($q$
     select j.schedule::text, j.active, (
              select case when l.status = 'failed' then coalesce(l.return_message, 'without a message') end
-               from (select d.status, d.return_message from cron.job_run_details d where d.jobid = j.jobid order by d.runid desc limit 1) l)
-      from cron.job j where j.command like '%stellwerk.tick%' and j.database = current_database()$q$;
+               from (select d.status, d.return_message from %1$I.job_run_details d where d.jobid = j.jobid order by d.runid desc limit 1) l)
+      from %1$I.job j where position('stellwerk.tick' in j.command) > 0 and j.database = current_database()$q$, 'cron');
 exception when insufficient_privilege then
   return;
 end
