@@ -206,7 +206,7 @@ create or replace function stellwerk.complete_waits(
 returns integer language plpgsql set search_path = '' as $$
 declare
   v_moves stellwerk.move[];
-  v_gone  bigint[] := '{}';
+  v_gone  bigint[] := '{}'::bigint[];
 begin
   v_moves := stellwerk.ended_moves(p_tenant_id, p_run_ids, p_step_ids, p_ports, p_outputs, p_errors, p_state => 'waiting');
   if cardinality(v_moves) = 0 then

@@ -84,7 +84,7 @@ create or replace function stellwerk.weekly_hours(p_hours jsonb)
 returns jsonb language plpgsql immutable set search_path = '' as $$
 declare
   c_days constant text[] := array['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'];
-  v_result jsonb := '{}';
+  v_result jsonb := '{}'::jsonb;
   v_entry  record;
   v_from   integer;
   v_to     integer;

@@ -140,9 +140,9 @@ declare
   v_timers  stellwerk.row_timer[];
   v_timer   stellwerk.row_timer;
   v_runs    bigint[];
-  v_left    bigint[] := '{}';  -- runs whose timers must be looked at again
-  v_ended   stellwerk.row_timer[] := '{}';
-  v_ports   text[] := '{}';
+  v_left    bigint[] := '{}'::bigint[];  -- runs whose timers must be looked at again
+  v_ended   stellwerk.row_timer[] := array[]::stellwerk.row_timer[];
+  v_ports   text[] := '{}'::text[];
   v_answer  text;
 begin
   v_changes := array(
@@ -213,9 +213,9 @@ declare
   v_now    timestamptz := stellwerk.clock();
   v_runs   bigint[];
   v_timer  stellwerk.row_timer;
-  v_ended  stellwerk.row_timer[] := '{}';
-  v_ports  text[] := '{}';
-  v_locked text[] := '{}';
+  v_ended  stellwerk.row_timer[] := array[]::stellwerk.row_timer[];
+  v_ports  text[] := '{}'::text[];
+  v_locked text[] := '{}'::text[];
   v_answer text;
 begin
   select array_agg(c.run_id) into v_runs

@@ -21,9 +21,7 @@ begin
     if not v_fixed then
       v_wall := v_at at time zone p_zone;
     end if;
-    if v_wall > v_last then
-      return null;
-    end if;
+    exit when v_wall > v_last;
     v_minute := extract(minute from v_wall);
     v_step := null;
     if extract(month from v_wall)::integer <> all (v_months) then
@@ -51,6 +49,7 @@ begin
       v_at := v_at + v_step;
     end if;
   end loop;
+  return null;
 end
 $$;
 comment on function stellwerk.cron_next(jsonb, text, timestamptz) is 'The first time after the given one at which a cron expression holds in a time zone; null when there is none within 50 years.';

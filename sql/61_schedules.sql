@@ -96,7 +96,7 @@ create or replace function stellwerk.due_times(p_schedule stellwerk.schedule, p_
 language plpgsql stable set search_path = '' as $$
 declare
   c_most  constant integer := 100;
-  c_late  constant interval := '5 minutes';  -- later than that, a time counts as missed
+  c_late  constant interval := interval '5 minutes';  -- later than that, a time counts as missed
   v_last  timestamptz := p_schedule.next_run;
   v_since interval;
 begin
@@ -169,10 +169,10 @@ declare
   v_workflow  stellwerk.workflow := stellwerk.find_workflow(p_tenant_id, p_workflow);
   v_schedules stellwerk.schedule[];
 begin
-  select array_agg(l order by l.node_id) into v_schedules
-    from (select s.* from stellwerk.schedule s
-           where s.tenant_id = p_tenant_id and s.workflow_id = v_workflow.workflow_id and (p_node is null or s.node_id = p_node) for update) l;
-  if v_schedules is null then
+  v_schedules := array(
+    select s from stellwerk.schedule s
+     where s.tenant_id = p_tenant_id and s.workflow_id = v_workflow.workflow_id and (p_node is null or s.node_id = p_node) for update);
+  if cardinality(v_schedules) = 0 then
     raise exception 'workflow % has no schedule%', quote_literal(p_workflow), coalesce(' ' || quote_literal(left(p_node, 100)), '')
       using errcode = 'SW007', hint = 'The trigger.schedule nodes of its published version are its schedules.';
   elsif cardinality(v_schedules) > 1 then
