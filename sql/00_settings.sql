@@ -1,9 +1,21 @@
 -- The clock, the acting person, the tenant: what every other file asks for first.
 
+create or replace function stellwerk.shifted_clock()
+returns timestamptz language plpgsql volatile parallel safe set search_path = '' as $$
+begin
+  if not stellwerk.acts_as((select n.nspowner::regrole::text from pg_catalog.pg_namespace n where n.nspname = 'stellwerk')) then
+    return clock_timestamp();
+  end if;
+  return clock_timestamp() + current_setting('stellwerk.clock_shift')::interval;
+end
+$$;
+comment on function stellwerk.shifted_clock() is 'clock() for a session that has set stellwerk.clock_shift; the setting counts for owners of the schema only.';
+
+-- A test may let months pass in seconds: set stellwerk.clock_shift = '30 days'. Only for sessions that own the schema.
 create or replace function stellwerk.clock()
 returns timestamptz language sql volatile parallel safe
-return clock_timestamp();
-comment on function stellwerk.clock() is 'The time that the engine goes by: the database''s, moving on within a transaction.';
+return case when coalesce(current_setting('stellwerk.clock_shift', true), '') = '' then clock_timestamp() else stellwerk.shifted_clock() end;
+comment on function stellwerk.clock() is 'The time that the engine goes by: the database''s, moving on within a transaction. A session that owns the schema may shift it for tests: set stellwerk.clock_shift to an interval.';
 
 -- An unprivileged role cannot speak for somebody else: only the web application, which knows its users, may name one.
 create or replace function stellwerk.actor()

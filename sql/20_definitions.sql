@@ -106,6 +106,7 @@ begin
   select * into v_frozen from stellwerk.publish_draft(slug, version);
   -- Watches need the caller's own right to put a trigger on the table, so they are set outside the definer function.
   perform stellwerk.watch_published(v_tenant_id, v_frozen.workflow_id, v_frozen.version);
+  perform stellwerk.follow_published(v_tenant_id, v_frozen.workflow_id, v_frozen.version);
   return v_frozen.version;
 end
 $$;
@@ -153,6 +154,7 @@ begin
    where d.tenant_id = v_tenant_id and d.workflow_id = v_workflow.workflow_id and d.version = v_draft.version;
   update stellwerk.workflow w set active_version = v_draft.version, updated_at = v_now
    where w.tenant_id = v_tenant_id and w.workflow_id = v_workflow.workflow_id;
+  perform stellwerk.set_schedules(v_tenant_id, v_workflow.workflow_id, v_draft.version);
   return query select v_workflow.workflow_id, v_draft.version;
 end
 $$;

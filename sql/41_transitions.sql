@@ -318,7 +318,7 @@ returns void language plpgsql set search_path = '' as $$
 begin
   update stellwerk.step s set due_at = stellwerk.never()
    where s.tenant_id = p_tenant_id and s.run_id = any (p_run_ids) and s.state = 'queued' and s.runs_in = 'sql' and s.due_at is null;
-  update stellwerk.timer t set remaining = greatest(t.due_at - clock_timestamp(), interval '0'), due_at = stellwerk.never()
+  update stellwerk.timer t set remaining = greatest(t.due_at - stellwerk.clock(), interval '0'), due_at = stellwerk.never()
    where t.tenant_id = p_tenant_id and t.run_id = any (p_run_ids) and t.remaining is null;
 end
 $$;
@@ -340,6 +340,8 @@ begin
   if not found then
     return;
   end if;
+  insert into stellwerk.timer_change (tenant_id, slug, column_name, row_key)
+  select t.tenant_id, t.slug, t.column_name, t.row_key from stellwerk.row_timer t where t.tenant_id = p_tenant_id and t.run_id = any (p_run_ids);
   update stellwerk.timer t set due_at = v_now + t.remaining, remaining = null
    where t.tenant_id = p_tenant_id and t.run_id = any (p_run_ids) and t.remaining is not null;
   update stellwerk.step s set due_at = null

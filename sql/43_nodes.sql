@@ -30,7 +30,7 @@ begin
                            where v.tenant_id = p_tenant_id and v.run_id = t.run_id and v.scope_id = 0) end,
              'run', case when n.reads -> 'run' = 'true' then
                           jsonb_build_object('id', r.run_id::text, 'workflow', stellwerk.slug_of(p_tenant_id, r.workflow_id)) end,
-             'now', case when n.reads -> 'now' = 'true' then to_jsonb(clock_timestamp()) end)
+             'now', case when n.reads -> 'now' = 'true' then to_jsonb(stellwerk.clock()) end)
            || case when t.scope_id <> 0 and n.reads -> 'item' = 'true' then (
                      select jsonb_build_object('item', o.item, 'index', o.position) from stellwerk.scope o
                       where o.tenant_id = p_tenant_id and o.run_id = t.run_id and o.scope_id = t.scope_id) else '{}' end
@@ -171,7 +171,7 @@ begin
         v_outcome.error := stellwerk.step_error(p_token, 'join_unsatisfied',
           format('%s of %s branches arrived, and no other can', cardinality(p_token.arrived), v_config ->> 'count'), false, v_outcome.output);
       end if;
-    when 'logic.wait', 'webhook.appointment_confirmed', 'webhook.esign_completed' then
+    when 'logic.wait', 'timer.reminder_call', 'timer.precheck_docs', 'webhook.appointment_confirmed', 'webhook.esign_completed' then
       v_outcome := stellwerk.begin_wait(p_tenant_id, p_token, p_node, v_config);
     when 'task.user' then
       v_outcome := stellwerk.begin_task(p_tenant_id, p_token, p_node, v_config);

@@ -34,6 +34,7 @@ begin
   end if;
   v_slug := coalesce(slug, case v_table.nspname when 'public' then v_table.relname else v_table.nspname || '.' || v_table.relname end);
   perform stellwerk.store_registered_table(v_tenant_id, v_slug, v_table.full_name, tenant_column, stellwerk.path_text(p_search_path));
+  perform stellwerk.follow_again(v_tenant_id, v_slug);
   return v_slug;
 end
 $$;
@@ -164,6 +165,10 @@ begin
   perform set_config('lock_timeout', '400ms', true), set_config('stellwerk.cause', p_token.run_id || '/' || v_depth, true);
   if p_node.type = 'sql.function' then
     v_outcome.output := stellwerk.call_function(p_tenant_id, p_token, v_config, p_context);
+  elsif p_node.runs_in = 'wait' then
+    v_outcome := stellwerk.begin_wait(p_tenant_id, p_token, p_node, v_config);
+    perform set_config('lock_timeout', v_lock_timeout, true), set_config('stellwerk.cause', '', true);
+    return v_outcome;
   else
     v_outcome.output := stellwerk.run_record(p_tenant_id, p_node.type, v_config);
   end if;

@@ -54,8 +54,8 @@ begin
              bool_or(m.type = 'logic.stop' or m.state = 'failed' and m.port is null or m.ending) as may_end,
              bool_or(m.edges -> m.port <> '[]') as goes_on,
              bool_or(m.type = 'logic.loop' and m.state = 'waiting') as loops,
-             array_agg(m.run_id) filter (where m.scope_id = 0 and x.ended and not m.ending) as ended_runs,
-             array_agg(m.output) filter (where m.scope_id = 0 and x.ended and not m.ending) as outputs,
+             array_agg(m.run_id) filter (where m.scope_id = 0 and x.ended and m.state <> 'cancelled' and not m.ending) as ended_runs,
+             array_agg(m.output) filter (where m.scope_id = 0 and x.ended and m.state <> 'cancelled' and not m.ending) as outputs,
              array_agg(m.run_id) filter (where m.scope_id <> 0 and x.ended and not m.ending) as scope_runs,
              array_agg(m.scope_id) filter (where m.scope_id <> 0 and x.ended and not m.ending) as scopes,
              array_agg(m.output) filter (where m.scope_id <> 0 and x.ended and not m.ending) as scope_outputs,
@@ -63,7 +63,7 @@ begin
                filter (where m.scope_id <> 0 and x.ended and not m.ending) as scope_errors
         into v_facts
         from unnest(v_moves) m
-       cross join lateral (select m.state in ('completed', 'failed', 'skipped') and coalesce(m.edges -> m.port, '[]') = '[]' as ended) x;
+       cross join lateral (select m.state in ('completed', 'failed', 'skipped', 'cancelled') and coalesce(m.edges -> m.port, '[]') = '[]' as ended) x;
       v_ended_runs := v_ended_runs || v_facts.ended_runs;
       v_outputs := v_outputs || v_facts.outputs;
       if v_facts.sets then

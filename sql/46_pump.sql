@@ -52,6 +52,9 @@ begin
   if exists (select 1 from stellwerk.webhook_delivery d where d.tenant_id = p_tenant_id and d.state = 'pending') then
     events := events + stellwerk.process_deliveries(p_tenant_id, p_batch);
   end if;
+  if exists (select 1 from stellwerk.timer_change c where c.tenant_id = p_tenant_id and c.seen_by is null) then
+    perform stellwerk.apply_timer_changes(p_tenant_id);
+  end if;
   if exists (select 1 from stellwerk.run_message m where m.tenant_id = p_tenant_id and not m.held) then
     v_messages := stellwerk.apply_messages(p_tenant_id, p_batch);
   end if;

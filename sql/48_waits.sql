@@ -4,43 +4,16 @@
 
 create or replace function stellwerk.begin_wait(p_tenant_id bigint, p_token stellwerk.token, p_node stellwerk.plan_node, p_config jsonb)
 returns stellwerk.outcome language plpgsql set search_path = '' as $$
-declare
-  v_outcome stellwerk.outcome := row(null, p_config, null, null);
-  v_now     timestamptz := stellwerk.clock();
-  v_due     timestamptz;
 begin
   if p_node.type like 'webhook.%' then
     return stellwerk.begin_event_wait(p_tenant_id, p_token, p_node, p_config, substr(p_node.type, length('webhook.') + 1));
   elsif p_config ->> 'event' is not null then
     return stellwerk.begin_event_wait(p_tenant_id, p_token, p_node, p_config, p_config ->> 'event');
   end if;
-  begin
-    v_due := case
-      when p_config ->> 'for' is not null then v_now + (p_config ->> 'for')::interval
-      when p_config ->> 'until' is not null then (p_config ->> 'until')::timestamptz
-      when p_config ->> 'before' is not null then (p_config ->> 'of')::timestamptz - (p_config ->> 'before')::interval
-      when p_config ->> 'after' is not null then (p_config ->> 'of')::timestamptz + (p_config ->> 'after')::interval
-    end;
-  exception when data_exception then
-    v_outcome.error := stellwerk.step_error(p_token, 'bad_time', format('the time to wait for cannot be read: %s', sqlerrm), false);
-    return v_outcome;
-  end;
-  if v_due is null or v_due = 'infinity' then
-    v_outcome.error := stellwerk.step_error(p_token, 'no_time', 'the time to wait for is empty', false);
-  elsif v_due > v_now then
-    insert into stellwerk.timer (tenant_id, kind, run_id, step_id, due_at)
-    values (p_tenant_id, 'wait', p_token.run_id, p_token.step_id, v_due);
-    v_outcome.port := '*wait';
-  elsif p_config ->> 'past' = 'fail' then
-    v_outcome.error := stellwerk.step_error(p_token, 'past', format('the time to wait for has passed: %s', stellwerk.at_text(v_due)), false);
-  else
-    v_outcome.port := case p_config ->> 'past' when 'skip' then '*skip' else 'next' end;
-    v_outcome.output := jsonb_build_object('fired_at', v_now);
-  end if;
-  return v_outcome;
+  return stellwerk.begin_time_wait(p_tenant_id, p_token, p_node, p_config);
 end
 $$;
-comment on function stellwerk.begin_wait(bigint, stellwerk.token, stellwerk.plan_node, jsonb) is 'logic.wait and webhook.*: sets a timer or begins to wait for a signal; goes on at once when the time has passed or the signal is there already.';
+comment on function stellwerk.begin_wait(bigint, stellwerk.token, stellwerk.plan_node, jsonb) is 'logic.wait, timer.* and webhook.*: sets a timer or begins to wait for a signal; goes on at once when the time has passed or the signal is there already.';
 
 create or replace function stellwerk.signal_key(p_tenant_id bigint, p_event text, p_correlation text)
 returns bigint language sql immutable parallel safe set search_path = '' as $$
@@ -228,6 +201,8 @@ begin
   if v_tasks then
     perform stellwerk.close_tasks(p_tenant_id, p_run_ids, p_step_ids);
   end if;
+  delete from stellwerk.row_timer r
+   where r.tenant_id = p_tenant_id and r.run_id = any (p_run_ids) and (p_step_ids is null or r.step_id = any (p_step_ids));
   if v_children is not null then
     insert into stellwerk.run_message (tenant_id, run_id, kind, data)
     select p_tenant_id, u.run_id, 'cancel', '{"reason": "the run that called it no longer waits for it"}' from unnest(v_children) u (run_id) order by u.run_id;
@@ -242,6 +217,7 @@ create or replace function stellwerk.complete_waits(
 returns integer language plpgsql set search_path = '' as $$
 declare
   v_moves stellwerk.move[];
+  v_gone  bigint[] := '{}'::bigint[];
 begin
   v_moves := stellwerk.ended_moves(p_tenant_id, p_run_ids, p_step_ids, p_ports, p_outputs, p_errors, p_state => 'waiting');
   if cardinality(v_moves) = 0 then
@@ -259,6 +235,11 @@ begin
       v_moves[i].output := null;
       v_moves[i].error := jsonb_build_object('class', 'timeout', 'message', 'what the step waited for did not come in time',
         'node', (v_moves[i]).node_id, 'attempt', (v_moves[i]).attempt, 'retryable', false);
+    elsif (v_moves[i]).port = 'gone' and not coalesce((v_moves[i]).edges ? 'gone', false) then
+      v_moves[i].state := 'cancelled';
+      v_moves[i].port := null;
+      v_moves[i].output := null;
+      v_gone := v_gone || (v_moves[i]).step_id;
     end if;
   end loop;
   delete from stellwerk.timer t
@@ -270,6 +251,9 @@ begin
      and r.tenant_id = p_tenant_id and r.run_id = w.child_run_id and r.ended_at is not null;
   perform stellwerk.drop_waits(p_tenant_id, p_run_ids, p_step_ids);
   perform stellwerk.apply_moves(p_tenant_id, (select array_agg(distinct m.run_id) from unnest(v_moves) m), v_moves);
+  if cardinality(v_gone) > 0 then
+    update stellwerk.step s set reason = 'row_deleted' where s.tenant_id = p_tenant_id and s.run_id = any (p_run_ids) and s.step_id = any (v_gone);
+  end if;
   return cardinality(v_moves);
 end
 $$;

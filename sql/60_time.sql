@@ -11,9 +11,13 @@ declare
   v_requeued  integer := 0;
   v_kept      jsonb;
   v_bulk      integer := 0;
+  v_changes   integer := 0;
+  v_scheduled integer := 0;
 begin
   for v_tenant_id in select t.tenant_id from stellwerk.tenant t order by t.tenant_id loop
-    v_fired := v_fired + stellwerk.fire_timers(v_tenant_id);
+    v_changes := v_changes + stellwerk.check_follows(v_tenant_id) + stellwerk.apply_timer_changes(v_tenant_id);
+    v_fired := v_fired + stellwerk.fire_timers(v_tenant_id) + stellwerk.fire_row_timers(v_tenant_id);
+    v_scheduled := v_scheduled + stellwerk.start_scheduled(v_tenant_id);
     v_recovered := v_recovered + stellwerk.recover_steps(v_tenant_id);
     v_broken := v_broken + stellwerk.check_watches(v_tenant_id);
     v_bulk := v_bulk + stellwerk.work_bulk_operations(v_tenant_id);
@@ -22,25 +26,29 @@ begin
     perform stellwerk.forget_flow(v_tenant_id);
   end loop;
   -- Alone in its transaction, so that nobody waits behind it for a run that a timer has just moved; but not never.
-  if v_fired + v_recovered + v_broken + v_requeued + v_bulk = 0 or random() < 0.02 then
+  if v_changes + v_fired + v_scheduled + v_recovered + v_broken + v_requeued + v_bulk = 0 or random() < 0.02 then
     v_kept := stellwerk.keep_house();
   end if;
-  return jsonb_build_object('fired', v_fired, 'recovered', v_recovered, 'watches_broken', v_broken, 'requeued', v_requeued, 'bulk', v_bulk,
+  return jsonb_build_object('fired', v_fired, 'scheduled', v_scheduled, 'row_changes', v_changes, 'recovered', v_recovered, 'watches_broken', v_broken, 'requeued', v_requeued, 'bulk', v_bulk,
                             'next_due_seconds', stellwerk.seconds_to_next_timer(), 'housekeeping', v_kept);
 end
 $$;
-comment on function stellwerk.tick() is 'Fires due timers, takes over the steps of vanished workers, marks broken watches, puts lost queue rows back, goes on with bulk operations; when there was nothing of that, keeps house once a minute. Answers the counts, and the seconds until the next timer (null: none). Writes nothing when there is nothing to do.';
+comment on function stellwerk.tick() is 'Takes up what has changed in followed rows, fires due timers, starts the runs of schedules, takes over the steps of vanished workers, marks broken watches, puts lost queue rows back, goes on with bulk operations; when there was nothing of that, keeps house once a minute. Answers the counts, and the seconds until the next timer (null: none). Writes nothing when there is nothing to do.';
 
 create or replace function stellwerk.seconds_to_next_timer()
 returns double precision language plpgsql stable set search_path = '' as $$
 begin
   return least(stellwerk.seconds_to_next_bulk_portion(), (
-           select case when min(d.due_at) is not null then greatest(0, extract(epoch from min(d.due_at) - clock_timestamp())) end
+           select case when min(d.due_at) is not null then greatest(0, extract(epoch from min(d.due_at) - stellwerk.clock())) end
             from stellwerk.tenant t
-           cross join lateral (select x.due_at from stellwerk.timer x where x.tenant_id = t.tenant_id and x.due_at < stellwerk.never() order by x.due_at limit 1) d));
+           cross join lateral (
+             (select x.due_at from stellwerk.timer x where x.tenant_id = t.tenant_id and x.due_at < stellwerk.never() order by x.due_at limit 1)
+             union all
+             (select s.next_run from stellwerk.schedule s where s.tenant_id = t.tenant_id and s.paused_at is null and s.next_run is not null
+               order by s.next_run limit 1)) d));
 end
 $$;
-comment on function stellwerk.seconds_to_next_timer() is 'Seconds until the next timer is due, 0 when one is, or the next portion of a bulk operation; null when there is none.';
+comment on function stellwerk.seconds_to_next_timer() is 'Seconds until the next timer or schedule is due, 0 when one is, or the next portion of a bulk operation; null when there is none.';
 
 create or replace function stellwerk.fire_timers(p_tenant_id bigint, p_limit integer default 500)
 returns integer language plpgsql set search_path = '' set enable_seqscan = off as $$
@@ -53,14 +61,14 @@ declare
 begin
   -- Run first, then timer: candidates without locks, then the runs, then the timers that are still there.
   select array_agg(c.run_id) into v_runs
-    from (select x.run_id from stellwerk.timer x where x.tenant_id = p_tenant_id and x.due_at <= v_now order by x.due_at limit p_limit) c;
+    from (select x.run_id from stellwerk.timer x where x.tenant_id = p_tenant_id and x.due_at <= v_now and x.kind <> 'row' order by x.due_at limit p_limit) c;
   if v_runs is null then
     return 0;
   end if;
   v_runs := stellwerk.lock_free_runs(p_tenant_id, v_runs);
   for v_timer in
     delete from stellwerk.timer x
-     where x.tenant_id = p_tenant_id and x.run_id = any (v_runs) and x.due_at <= v_now
+     where x.tenant_id = p_tenant_id and x.run_id = any (v_runs) and x.due_at <= v_now and x.kind <> 'row'
        -- What came before the time was up counts, though pump has not got to it yet.
        and not exists (select from stellwerk.run_message m
                         where m.tenant_id = p_tenant_id and m.run_id = x.run_id and m.step_id = x.step_id and m.created_at <= x.due_at)

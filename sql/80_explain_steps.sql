@@ -196,7 +196,7 @@ declare
 begin
   select * into v_wait from stellwerk.wait w where w.tenant_id = p_step.tenant_id and w.run_id = p_step.run_id and w.step_id = p_step.step_id;
   select * into v_timer from stellwerk.timer t
-   where t.tenant_id = p_step.tenant_id and t.run_id = p_step.run_id and t.step_id = p_step.step_id and t.kind in ('wait', 'wait_timeout')
+   where t.tenant_id = p_step.tenant_id and t.run_id = p_step.run_id and t.step_id = p_step.step_id and t.kind in ('wait', 'wait_timeout', 'row')
    order by t.due_at limit 1;
   if v_timer.timer_id is not null then
     v_facts := jsonb_build_object('timer', stellwerk.timer_evidence(v_timer));
@@ -217,6 +217,8 @@ begin
         'kept_signals', (select coalesce(jsonb_agg(jsonb_build_object('correlation', k.correlation, 'created_at', k.created_at)), '[]')
                            from (select g.correlation, g.created_at from stellwerk.signal g
                                   where g.tenant_id = p_step.tenant_id and g.event = v_wait.event and g.kept limit 3) k)))::stellwerk.reason;
+  elsif exists (select from stellwerk.row_timer r where r.tenant_id = p_step.tenant_id and r.run_id = p_step.run_id and r.step_id = p_step.step_id) then
+    return stellwerk.reason_of_row_wait(p_step, p_name, v_limit, v_facts);
   elsif v_timer.timer_id is not null then
     return row(case when v_limit like '%overdue%' then 20 else 32 end, null,
       format('%s waits %s.', p_name, replace('until ' || v_limit, 'until another', 'another')), v_facts)::stellwerk.reason;
@@ -257,3 +259,26 @@ begin
 end
 $$;
 comment on function stellwerk.reason_of_child(stellwerk.step, stellwerk.wait, text, jsonb, integer) is 'Which child run a step waits for, and what that one waits for.';
+
+create or replace function stellwerk.reason_of_row_wait(p_step stellwerk.step, p_name text, p_limit text, p_facts jsonb)
+returns stellwerk.reason language plpgsql stable set search_path = '' as $$
+declare
+  v_row   stellwerk.row_timer;
+  v_facts jsonb;
+begin
+  select * into v_row from stellwerk.row_timer r where r.tenant_id = p_step.tenant_id and r.run_id = p_step.run_id and r.step_id = p_step.step_id;
+  v_facts := p_facts || jsonb_build_object('row', jsonb_build_object(
+    'table', v_row.slug, 'key', v_row.row_key, 'column', v_row.column_name, 'time', v_row.row_time, 'trouble', v_row.trouble));
+  if v_row.trouble is not null then
+    return row(20, null, format('%s cannot follow %s of row %s in table %s: %s. Mend it, then: select stellwerk.register_table(…) again.', p_name, v_row.column_name,
+      v_row.row_key, v_row.slug, v_row.trouble), v_facts)::stellwerk.reason;
+  elsif p_limit is null then
+    return row(32, null, format('%s waits for a time in %s of row %s in table %s, which is empty.', p_name, v_row.column_name, v_row.row_key, v_row.slug),
+      v_facts)::stellwerk.reason;
+  end if;
+  return row(case when p_limit like '%overdue%' then 20 else 32 end, null,
+    format('%s waits %s, following %s of row %s in table %s.', p_name, replace('until ' || p_limit, 'until another', 'another'), v_row.column_name, v_row.row_key,
+           v_row.slug), v_facts)::stellwerk.reason;
+end
+$$;
+comment on function stellwerk.reason_of_row_wait(stellwerk.step, text, text, jsonb) is 'Which row a waiting step follows, and until when; that the row holds no time, or cannot be read.';

@@ -90,7 +90,9 @@ begin
                           where m.tenant_id = p_step.tenant_id and m.run_id = p_step.run_id and m.step_id = p_step.step_id);
     end if;
     return v_wait.step_id is null
-       and not exists (select from stellwerk.timer t where t.tenant_id = p_step.tenant_id and t.run_id = p_step.run_id and t.step_id = p_step.step_id);
+       and not exists (select from stellwerk.timer t where t.tenant_id = p_step.tenant_id and t.run_id = p_step.run_id and t.step_id = p_step.step_id)
+       and not exists (select from stellwerk.row_timer t
+                        where t.tenant_id = p_step.tenant_id and t.run_id = p_step.run_id and t.step_id = p_step.step_id and t.trouble is null);
   elsif p_step.state = 'joining' then
     return not exists (
       select from stellwerk.run r

@@ -281,6 +281,7 @@ begin
   delete from stellwerk.user_task x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.message x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.wait x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
+  delete from stellwerk.row_timer x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.run_message x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.run_log x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.run_migration x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);

@@ -38,6 +38,8 @@ declare
     'complete_task', 'claim_task', 'release_task', 'reassign_task', 'save_task_draft', 'comment_task', 'attach_to_task', 'add_user', 'change_user', 'set_absence',
     'set_webhook_source', 'remove_webhook_source', 'set_form', 'remove_form', 'replay_delivery', 'emit_event',
     -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.
+    'set_time_zone', 'set_calendar', 'remove_calendar', 'pause_schedule', 'resume_schedule', 'run_schedule', 'backfill_schedule', 'schedule_times',
+    'columns_to_follow', 'plan_follow', 'confirm_follow', 'follow_as_engine', 'followed_columns_of',
     'find_row_trigger', 'plan_watch', 'confirm_watch', 'watches_of', 'triggers_of_watch', 'forget_watch', 'row_triggers', 'outdated_watches'];
   v_worker_verbs text[] := array[
     'pump', 'tick', 'keep_house', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
@@ -56,7 +58,7 @@ begin
        where p.pronamespace = 'stellwerk'::regnamespace
          and (not p.prosecdef and p.prorettype <> 'trigger'::regtype
               -- Who may put triggers on a table may watch it, and needs the functions behind the triggers; they check the rest.
-              or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname in ('capture_row', 'capture_statement'))
+              or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname in ('capture_row', 'capture_statement', 'note_row_change'))
               or p.proname in ('current_tenant_id', 'may_act_for', 'missing_rights', 'store_registered_table', 'store_registered_function')
               or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname = any (v_public_verbs))
               or (v_role = 'stellwerk_web' and p.proname = any (v_web_verbs))

@@ -44,6 +44,11 @@ def version_of(folder: Path) -> int:
     return int(re.findall(r"\d+", said)[0])
 
 
+def has_library(folder: Path, name: str) -> bool:
+    """Whether the server with these binaries has an extension's library."""
+    return (folder.parent / "lib" / f"{name}.so").exists()
+
+
 def _from_the_wheel() -> Path:
     """As the embedded server finds them, copied where the account that runs PostgreSQL cannot read them."""
     shared = Path(tempfile.gettempdir()) / f"stellwerk-test-binaries-{os.geteuid()}"
@@ -87,7 +92,9 @@ class Server:
 
     template = "stellwerk_template"
 
-    def __init__(self, version: int, folder: Path, *, count_statements: bool = False) -> None:
+    def __init__(
+        self, version: int, folder: Path, *, count_statements: bool = False, more: dict[str, str] | None = None
+    ) -> None:
         self.version = version
         self.binaries = folder
         self._numbers = itertools.count(1)
@@ -96,7 +103,7 @@ class Server:
         self.shared: list[str] = []
         self.counts_statements = count_statements and self._has_library("plpgsql_check")
         preload = [name for name in ("pg_cron",) if self._has_library(name)]
-        settings = dict(SETTINGS)
+        settings = SETTINGS | (more or {})
         if self.counts_statements:
             preload.append("plpgsql_check")
             settings |= COUNTING
@@ -111,7 +118,7 @@ class Server:
         )
 
     def _has_library(self, name: str) -> bool:
-        return (self.binaries.parent / "lib" / f"{name}.so").exists()
+        return has_library(self.binaries, name)
 
     @property
     def pid(self) -> int:

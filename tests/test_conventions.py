@@ -124,6 +124,8 @@ CANNOT_JUDGE = {
     ("call_function", "00000"),
     ("make_trigger", "00000"),
     ("run_record", "00000"),
+    ("read_row_time", "00000"),
+    ("cron_jobs", "00000"),
 }
 
 

@@ -208,7 +208,7 @@ TABLE: dict[str, tuple[Any, list[tuple[str, str, int | None, str | None]]]] = {
         [("edges[2]", "leaves_loop", None, "done")],
     ),
     "node type of a later release": (
-        document(node("a", "timer.reminder_call", at="{{ now }}")),
+        document(node("a", "client.display", title="a", content="b")),
         [("nodes[1].type", "not_yet_available", None, "draft")],
     ),
     "compensation by itself": (

@@ -47,13 +47,13 @@ EXECUTABLE = [
     "http.request",
     "action.fonio_call",
     "action.esign_request",
+    "trigger.schedule",
+    "timer.reminder_call",
+    "timer.precheck_docs",
 ]
 
 LATER = [
-    "trigger.schedule",
     "trigger.workflow",
-    "timer.reminder_call",
-    "timer.precheck_docs",
     "message.send",
     "slack.send_message",
     "slack.reply_in_thread",

@@ -41,7 +41,7 @@ def test_a_wait_for_a_time(config: dict[str, Any], dynamic: list[Any]) -> None:
     row = plan(document(wait("w", **config), log("z")))["w"]
     assert (row["runs_in"], row["executable"], row["dynamic"], row["timeout"]) == ("wait", True, dynamic, None)
     given = {key.rstrip("_"): None if "{{" in value else value for key, value in config.items()}
-    names = ("for", "until", "before", "after", "of", "event", "correlation", "timeout")
+    names = ("for", "until", "before", "after", "of", "event", "correlation", "timeout", "calendar")
     assert row["config"] == {**dict.fromkeys(names), "past": "fire", **given}
     assert row["edges"] == {"next": ["z"]}
 
@@ -92,9 +92,11 @@ def test_the_given_settings_keep_their_timeout() -> None:
         (wait("w", before="P1D"), ("nodes[1].config", "bad_value")),
         (wait("w", event="paid"), ("nodes[1].config", "bad_value")),
         (
-            wait("w", before="P1D", of={"table": "t", "key": "{{ trigger.payload.id }}", "column": "at"}),
-            ("nodes[1].config.of", "not_yet_available"),
+            wait("w", before="P1D", of={"table": "{{ now }}", "key": "{{ trigger.payload.id }}", "column": "at"}),
+            ("nodes[1].config.of", "bad_type"),
         ),
+        (wait("w", calendar="office", **EVENT), ("nodes[1].config", "bad_value")),
+        (node("w", "timer.reminder_call", at="soon"), ("nodes[1].config.at", "bad_value")),
         (node("w", "logic.call", workflow="Billing!"), ("nodes[1].config.workflow", "bad_name")),
         (node("w", "logic.call", workflow="{{ trigger.payload.w }}"), ("nodes[1].config.workflow", "literal_only")),
         (node("w", "webhook.esign_completed"), ("nodes[1].config.correlation", "missing_key")),

@@ -197,12 +197,15 @@ def _notifications(stellwerk: Engine) -> Finding:
 def _cron(stellwerk: Engine) -> Finding:
     if stellwerk.value("select to_regclass('cron.job') is null"):
         return Finding("pg_cron", True, "not installed; workers keep the time")
-    jobs = stellwerk.value("select count(*) from cron.job where command like '%%stellwerk.tick%%' and active")
-    if jobs:
-        return Finding("pg_cron", True, "calls stellwerk.tick()")
-    return Finding(
-        "pg_cron", True, "installed, but workers keep the time; docs/operations.md says how to let it tick as well"
-    )
+    jobs = stellwerk.rows("select * from stellwerk.cron_jobs()")
+    if not any(job["active"] for job in jobs):
+        said = "installed, but it does not call stellwerk.tick(); workers keep the time"
+        return Finding("pg_cron", True, f"{said}. `stellwerk db migrate` sets it up")
+    failed = [job for job in jobs if job["failure"]]
+    if failed:
+        mend = "See cron.job_run_details. Its connections need cron.use_background_workers = on, or a trusted login."
+        return Finding("pg_cron", False, f"its last call failed: {failed[0]['failure']}", mend)
+    return Finding("pg_cron", True, f"calls stellwerk.tick(), schedule {jobs[0]['schedule']}")
 
 
 CHECKS: list[tuple[str, Callable[[Engine], Finding]]] = [

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from stellwerk import resources
-from stellwerk.database import queue, roles
+from stellwerk.database import pg_cron, queue, roles
 from stellwerk.database.statements import Statement, split
 from stellwerk.errors import DatabaseUnavailable, MigrationFailed, SchemaOutdated
 
@@ -88,6 +88,8 @@ def migrate(
                 if file.concurrent and not dry_run:
                     report(f"{file.name} (outside the transaction)")
                     _run_concurrently(connection, file)
+            if not dry_run:
+                pg_cron.set_up(connection, report)
     return plan.names
 
 

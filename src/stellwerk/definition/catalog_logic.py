@@ -94,6 +94,19 @@ class RowTime(BaseModel):
     key: Any
     column: Name
 
+    @field_validator("table", "column")
+    @classmethod
+    def check_written_out(cls, value: str) -> str:
+        if "{{" in value:
+            raise ValueError("must be written out: no expression may stand here")
+        return value
+
+
+Calendar = Annotated[
+    Name | None,
+    Field(title="Calendar", description="Name of a calendar: count in its working hours, or put off to them."),
+]
+
 
 class Wait(NodeConfig):
     for_: Annotated[Duration | None, Field(alias="for", title="For", description="A duration, such as PT3H.")] = None
@@ -108,6 +121,7 @@ class Wait(NodeConfig):
         str | None, Field(title="Correlation", description="The key that the signal must carry.")
     ] = None
     timeout: Annotated[Duration | None, Field(title="Timeout", description="How long to wait for the event.")] = None
+    calendar: Calendar = None
     past: Annotated[
         Literal["fire", "skip", "fail"], Field(**literal("Past", "What to do when the time has passed already."))
     ] = "fire"
@@ -121,12 +135,18 @@ class Wait(NodeConfig):
             raise ValueError("before and after need of, and only they")
         if (ways[0] == "event") != (self.correlation is not None):
             raise ValueError("event needs correlation, and only it")
+        if ways[0] == "event" and self.calendar is not None:
+            raise ValueError("calendar belongs to a time, not to an event")
         return self
 
 
 class BeforeTime(NodeConfig):
-    at: Annotated[str, Field(title="At", description="The time that this comes before.")]
+    at: Annotated[
+        str | RowTime,
+        Field(title="At", description="The time that this comes before, or table, key and column of a row to follow."),
+    ]
     offset: Annotated[Duration, Field(title="Offset", description="How long before.")]
+    calendar: Calendar = None
     past: Annotated[
         Literal["fire", "skip", "fail"], Field(**literal("Past", "What to do when the time has passed already."))
     ] = "fire"
@@ -162,8 +182,19 @@ def switch_ports(config: dict[str, Any]) -> tuple[str, ...]:
 
 def wait_ports(config: dict[str, Any]) -> tuple[str, ...]:
     """A wait for a time ends at that time; only an event can fail to come."""
+    if isinstance(config.get("of"), dict):
+        return ("next", "gone")
     times = any(config.get(name) is not None for name in ("for", "until", "before", "after"))
     return ("next",) if times and config.get("event") is None else ("next", "timeout")
+
+
+def before_ports(config: dict[str, Any]) -> tuple[str, ...]:
+    """A row that is followed can be deleted."""
+    return ("next", "gone") if isinstance(config.get("at"), dict) else ("next",)
+
+
+def follows_row(config: dict[str, Any]) -> bool:
+    return isinstance(config.get("of"), dict) or isinstance(config.get("at"), dict)
 
 
 SIGNAL = "the signal's payload"
@@ -263,9 +294,10 @@ LOGIC = (
         "wait",
         Wait,
         '{ "fired_at" }, or the signal\'s payload',
-        ports=("next", "timeout"),
+        ports=("next", "timeout", "gone"),
         ports_of=wait_ports,
         executable=True,
+        alone_if=follows_row,
     ),
     NodeType(
         "timer.reminder_call",
@@ -277,6 +309,9 @@ LOGIC = (
         ReminderCall,
         '{ "fired_at" }',
         ports=("next", "gone"),
+        ports_of=before_ports,
+        executable=True,
+        alone_if=follows_row,
     ),
     NodeType(
         "timer.precheck_docs",
@@ -288,6 +323,9 @@ LOGIC = (
         PrecheckDocs,
         '{ "fired_at" }',
         ports=("next", "gone"),
+        ports_of=before_ports,
+        executable=True,
+        alone_if=follows_row,
     ),
     NodeType(
         "webhook.appointment_confirmed",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stellwerk.definition.node_types import Name, NoConfig, NodeConfig, NodeType, condition, literal
+from stellwerk.definition.node_types import Duration, Name, NoConfig, NodeConfig, NodeType, condition, literal
 
 Operation = Literal["insert", "update", "delete"]
 
@@ -59,8 +59,20 @@ class Webhook(NodeConfig):
 
 class Schedule(NodeConfig):
     cron: Annotated[Name | None, Field(**literal("Cron", "Five fields: minute hour day month weekday."))] = None
-    every: Annotated[str | None, Field(**literal("Every", "Or a duration, such as PT15M."))] = None
-    time_zone: Annotated[str, Field(**literal("Time zone", "In which the fields are read."))] = "UTC"
+    every: Annotated[Duration | None, Field(**literal("Every", "Or a duration, such as PT15M."))] = None
+    time_zone: Annotated[
+        Name | None, Field(**literal("Time zone", "In which the fields are read; by default the tenant's."))
+    ] = None
+    catch_up: Annotated[
+        Literal["none", "last", "all"],
+        Field(**literal("Catch up", "Which of the times that were missed start a run afterwards.")),
+    ] = "last"
+
+    @model_validator(mode="after")
+    def check_together(self) -> Schedule:
+        if (self.cron is None) == (self.every is None):
+            raise ValueError("give either cron or every")
+        return self
 
 
 class Event(NodeConfig):
@@ -127,7 +139,17 @@ TRIGGERS = (
         PAYLOAD,
         executable=True,
     ),
-    NodeType("trigger.schedule", "Schedule", "Starts at set times.", "Triggers", "clock", "trigger", Schedule, PAYLOAD),
+    NodeType(
+        "trigger.schedule",
+        "Schedule",
+        "Starts at set times.",
+        "Triggers",
+        "clock",
+        "trigger",
+        Schedule,
+        '{ "scheduled_at", "schedule" }',
+        executable=True,
+    ),
     NodeType(
         "trigger.event",
         "Event",

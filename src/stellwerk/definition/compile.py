@@ -12,7 +12,7 @@ from stellwerk.definition.checks import Checks
 from stellwerk.definition.decoding import MAX_BYTES, check_values, decode
 from stellwerk.definition.document import Draft, Node, Retry, collect, read_document
 from stellwerk.definition.graph import Graph
-from stellwerk.definition.node_checks import LATER, check_node, timeout_of
+from stellwerk.definition.node_checks import LATER, check_node, schedule_fields, timeout_of
 from stellwerk.definition.node_types import NodeType
 from stellwerk.definition.places import Found, Places, normalise_config, plain_settings, reads_of
 from stellwerk.definition.problems import Problem, Problems, did_you_mean
@@ -168,6 +168,8 @@ class Compiler:
                 "vars": True,
                 "run": True,
             }
+        if kind.type == "trigger.schedule":
+            static = {**static, "fields": schedule_fields(settings)}
         if kind.runs_in == "trigger" and self.key is not None:
             static = {**static, KEY: self.key.static}
             places.dynamic += self.key.places.dynamic
@@ -194,8 +196,8 @@ class Compiler:
             "timeout": timeout,
             "compensate": node.compensate,
             "max_visits": node.max_visits,
-            "may_raise": kind.may_raise or places.may_raise,
-            "alone": kind.alone,
+            "may_raise": kind.may_raise or kind.alone_for(settings) or places.may_raise,
+            "alone": kind.alone_for(settings),
         }
         return row, places.found
 

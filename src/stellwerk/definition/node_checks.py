@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from zoneinfo import available_timezones
 
 from stellwerk.definition.catalog import NODE_TYPES
+from stellwerk.definition.cron import cron_fields
 from stellwerk.definition.document import Node
 from stellwerk.definition.literals import DURATION
 from stellwerk.definition.node_types import SLUG, NodeType
-from stellwerk.definition.problems import Problems
+from stellwerk.definition.problems import Problems, did_you_mean
 from stellwerk.definition.schemas import format_fault, schema_faults
 from stellwerk.definition.templates import read_template
 
 LATER = "not_yet_available"
+SECONDS = {"H": 3600, "M": 60, "S": 1}
 TABLE_NAME = re.compile(r'(?:[^\W\d]\w*|"(?:[^"]|"")+")(?:\.(?:[^\W\d]\w*|"(?:[^"]|"")+"))?\Z')
 PLAIN_NAME = re.compile(r"[^\W\d][\w.$-]{0,127}\Z")
 
@@ -23,6 +26,8 @@ def check_node(settings: dict[str, Any], kind: NodeType, place: str, node: Node,
     check_names(settings, kind, place, node, problems)
     if kind.runs_in == "wait":
         check_times(settings, kind, place, node, problems)
+    if kind.type == "trigger.schedule":
+        check_schedule(settings, place, node, problems)
     items = settings.get("items")
     if kind.type == "logic.loop" and isinstance(items, str) and "{{" in items and read_template(items).whole is None:
         problems.add(
@@ -75,14 +80,6 @@ def check_names(settings: dict[str, Any], kind: NodeType, place: str, node: Node
 
 
 def check_times(settings: dict[str, Any], kind: NodeType, place: str, node: Node, problems: Problems) -> None:
-    if kind.type == "logic.wait" and isinstance(settings.get("of"), dict):
-        problems.add(
-            f"{place}.config.of",
-            LATER,
-            "Following a time that stands in a row is not available in this release.",
-            node=node.id,
-            hint="Write the time as an expression; a draft may keep the row.",
-        )
     for key in {"logic.wait": ("until", "of")}.get(kind.type, ("at",) if kind.type.startswith("timer.") else ()):
         value = settings.get(key)
         if isinstance(value, str) and "{{" not in value and not is_time(value):
@@ -91,8 +88,40 @@ def check_times(settings: dict[str, Any], kind: NodeType, place: str, node: Node
                 "bad_value",
                 f"{key} must be a time such as 2026-05-31T09:30:00Z, or an {{{{ expression }}}} that gives one.",
                 node=node.id,
-                hint="A date, and a time without an offset, are meant in UTC.",
+                hint="A date, and a time without an offset, are meant in the tenant's time zone.",
             )
+
+
+def check_schedule(settings: dict[str, Any], place: str, node: Node, problems: Problems) -> None:
+    def refuse(key: str, message: str, hint: str) -> None:
+        problems.add(f"{place}.config.{key}", "bad_value", message, node=node.id, hint=hint)
+
+    cron, every, zone = settings.get("cron"), settings.get("every"), settings.get("time_zone")
+    if isinstance(cron, str):
+        try:
+            cron_fields(cron)
+        except ValueError as error:
+            refuse("cron", f"{cron[:60]!r} is no cron expression: {error}.", "For example 30 7 * * MON-FRI.")
+    if isinstance(every, str) and DURATION.match(every) and not is_a_minute(every):
+        refuse("every", f"A schedule runs once a minute at most, not every {every}.", "Write PT1M or more.")
+    if isinstance(zone, str) and zone not in available_timezones():
+        hint = did_you_mean(zone, available_timezones()) or "Such as Europe/Rome."
+        refuse("time_zone", f"There is no time zone {zone[:60]!r}.", hint)
+
+
+def is_a_minute(duration: str) -> bool:
+    """Whether a duration is a minute or longer."""
+    days, _, rest = duration.partition("T")
+    seconds = sum(float(number) * SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([HMS])", rest))
+    return seconds >= 60 or any(float(number) > 0 for number in re.findall(r"[\d.]+", days))
+
+
+def schedule_fields(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The sets of a schedule's cron expression, for the plan; None where there is no valid one."""
+    try:
+        return cron_fields(settings["cron"]) if isinstance(settings.get("cron"), str) else None
+    except ValueError:
+        return None
 
 
 def is_time(text: str) -> bool:

@@ -93,10 +93,16 @@ class NodeType:
     may_raise: bool = False
     alone: bool = False
     """True: touches tables or functions of the application."""
+    alone_if: Callable[[dict[str, Any]], bool] | None = None
+    """Whether it does, where that depends on the settings."""
 
     def ports_for(self, config: dict[str, Any]) -> tuple[str, ...]:
         """The ports that a node with these settings can leave by, without `error`."""
         return self.ports_of(config) if self.ports_of else self.ports
+
+    def alone_for(self, config: dict[str, Any]) -> bool:
+        """Whether a node with these settings touches tables or functions of the application."""
+        return self.alone_if(config) if self.alone_if else self.alone
 
     def fields(self, mark: str) -> frozenset[str]:
         """The names (as in documents) of the fields marked `literal` or `condition`."""
