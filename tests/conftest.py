@@ -67,15 +67,19 @@ def server(request: pytest.FixtureRequest, running_servers: dict[int, servers.Se
 
 
 @pytest.fixture
-def dsn(server: servers.Server) -> str:
+def dsn(server: servers.Server) -> Iterator[str]:
     """A fresh migrated database."""
-    return server.database()
+    dsn = server.database()
+    yield dsn
+    server.drop(dsn)
 
 
 @pytest.fixture
-def empty_dsn(server: servers.Server) -> str:
+def empty_dsn(server: servers.Server) -> Iterator[str]:
     """A fresh database without our schema."""
-    return server.database(migrated=False)
+    dsn = server.database(migrated=False)
+    yield dsn
+    server.drop(dsn)
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -24,8 +26,13 @@ SETTINGS = {
     "max_connections": "150",
     "max_locks_per_transaction": "256",
     "autovacuum_naptime": "60s",
+    "max_wal_size": "256MB",
     "timezone": "UTC",
 }
+
+# Databases of some 700 files are made for each test: in memory, where there is enough, ten times as fast as on a slow disk.
+MEMORY = Path("/dev/shm")
+MEMORY_NEEDED = 6 * 1024**3
 
 # The profiler of plpgsql_check, which tests/sql_coverage.py reads.
 COUNTING = {"plpgsql_check.profiler": "on", "plpgsql_check.profiler_max_shared_chunks": "50000"}
@@ -61,6 +68,12 @@ def _from_the_wheel() -> Path:
             os.environ["STELLWERK_PG_BIN"] = given
 
 
+def data_folder() -> str:
+    """A new folder for a server's files, which is removed with the server."""
+    roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED
+    return tempfile.mkdtemp(prefix="stellwerk-test-server-", dir=MEMORY if roomy else None)
+
+
 class _Process(testing.postgresql.Postgresql):
     """The package's server; as root it runs under an unprivileged account, for PostgreSQL refuses root."""
 
@@ -82,6 +95,11 @@ class _Process(testing.postgresql.Postgresql):
         done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
         if done.returncode:
             raise RuntimeError(done.stderr)
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        if self.child_process is None:
+            shutil.rmtree(self.base_dir, ignore_errors=True)
 
     def get_server_commandline(self) -> list[str]:
         return [*self.prefix, *super().get_server_commandline()]
@@ -110,6 +128,7 @@ class Server:
         if preload:
             settings["shared_preload_libraries"] = ",".join(preload)
         self._process = _Process(
+            base_dir=data_folder(),
             initdb=str(folder / "initdb"),
             postgres=str(folder / "postgres"),
             initdb_args="-U postgres -A trust -E UTF8 --no-sync --locale=C",
@@ -134,15 +153,21 @@ class Server:
             connection.execute(statement)
 
     def database(self, *, migrated: bool = True, owner: str = "postgres") -> str:
-        """A new database's connection string; it goes with the server."""
+        """A new database's connection string; it goes with the server, or with `drop`."""
         name = f"test_{next(self._numbers)}"
         make = sql.SQL("create database {} owner {}").format(sql.Identifier(name), sql.Identifier(owner))
         if migrated:
             self.migrate_template()
-            make += sql.SQL(" template {}").format(sql.Identifier(self.template))
+            make += sql.SQL(" template {} strategy file_copy").format(sql.Identifier(self.template))
         self.execute(make)
         self._fresh.append(name)
         return self.dsn(name)
+
+    def drop(self, dsn: str) -> None:
+        """Remove a database, whoever is still connected to it."""
+        if self._process.is_alive():
+            name = dsn.rpartition("/")[2]
+            self.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
     def fresh_databases(self) -> list[str]:
         """The databases that were made since the last call or are shared, as far as they are still there."""
@@ -162,4 +187,4 @@ class Server:
             self._migrated = True
 
     def stop(self) -> None:
-        self._process.stop()
+        self._process.stop(signal.SIGQUIT)  # at once: nothing of it is kept

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,11 @@ _all: dict[tuple[str, int], tuple[int, str]] = {}
 def pytest_configure(config: pytest.Config) -> None:
     if wanted(config) and not hasattr(config, "workerinput"):
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="sql-coverage-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if wanted(config) and not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(FOLDER, ""), ignore_errors=True)
 
 
 def wanted(config: pytest.Config) -> bool:
