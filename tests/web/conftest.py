@@ -15,6 +15,7 @@ from litestar.testing import TestClient
 from stellwerk.integrations import signatures
 from stellwerk.integrations.sealing import Seals, hook_purpose
 from stellwerk.settings import Settings
+from stellwerk.web import access
 from stellwerk.web.app import make_app
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -67,3 +68,29 @@ def deliveries(db: psycopg.Connection[Any]) -> Callable[[], list[dict[str, Any]]
             return cursor.execute("select * from stellwerk.webhook_delivery order by delivery_id").fetchall()
 
     return read
+
+
+@pytest.fixture
+def log_in(client: TestClient[Any], db: psycopg.Connection[Any]) -> Callable[..., dict[str, str]]:
+    """Log a user in, who is made with the role if there is none; returns the headers that its pages send."""
+
+    def enter(role: str = "admin", email: str | None = None, tenant: str = "default") -> dict[str, str]:
+        email = email or f"{role}@example.org"
+        db.execute("select set_config('stellwerk.tenant', %s, false)", [tenant])
+        db.execute(
+            "select stellwerk.add_user(%s, %s) where not exists (select from stellwerk.app_user u"
+            " where u.tenant_id = stellwerk.current_tenant_id() and u.email = %s)",
+            [email, role, email],
+        )
+        (tenant_id,) = db.execute("select stellwerk.current_tenant_id()").fetchone() or (0,)
+        secret = access.new_secret(tenant_id)
+        db.execute(
+            "select stellwerk.open_session(u.tenant_id, u.user_id, %s) from stellwerk.app_user u"
+            " where u.tenant_id = stellwerk.current_tenant_id() and u.email = %s",
+            [access.digest(secret), email],
+        )
+        db.execute("reset stellwerk.tenant")
+        client.cookies.set("stellwerk_session", secret)
+        return {access.CSRF_HEADER: access.csrf_token(secret), "accept": "text/html"}
+
+    return enter

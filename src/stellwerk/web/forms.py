@@ -40,6 +40,7 @@ PAGE = (
     http_method=["POST", "OPTIONS"],
     status_code=202,
     request_max_body_size=LARGEST_BYTES,
+    opt={"needs": "public"},
     exception_handlers={HTTPException: refuse},
 )
 async def take_form(tenant: str, form: str, request: Request[Any, Any, Any], state: State) -> Response[Any]:

@@ -25,6 +25,7 @@ LONGEST_HEADER = 1000
     "/hooks/{tenant:str}/{source:str}",
     status_code=202,
     request_max_body_size=LARGEST_BYTES,
+    opt={"needs": "public"},
     exception_handlers={HTTPException: refuse},
 )
 async def take_hook(tenant: str, source: str, request: Request[Any, Any, Any], state: State) -> Response[Any]:

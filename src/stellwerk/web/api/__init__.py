@@ -1,0 +1,7 @@
+"""The HTTP API: one module per resource; all of it JSON, errors as problem+json."""
+
+from __future__ import annotations
+
+from litestar import Router
+
+ROUTERS: list[Router] = []

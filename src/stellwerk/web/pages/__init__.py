@@ -1,0 +1,10 @@
+"""Pages: one module each. A page answers with `page.html`, and with `_fragment.html` where htmx wants a part of it."""
+
+from __future__ import annotations
+
+from stellwerk.web.pages import audit, login
+
+ROUTERS = [
+    audit.router,
+    login.router,
+]

@@ -1,0 +1,73 @@
+"""Templates: what they may use beside their own values, and where their assets lie."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from litestar.contrib.jinja import JinjaTemplateEngine
+from litestar.template.config import TemplateConfig
+
+from stellwerk import resources
+
+STATIC = Path(__file__).with_name("static")
+
+GLYPHS = {
+    "pending": "○", "queued": "○", "open": "○", "draft": "○",
+    "running": "◐", "claimed": "◐", "joining": "◐",
+    "waiting": "◷",
+    "completed": "●", "processed": "●", "sent": "●", "published": "●",
+    "failed": "✕", "expired": "✕",
+    "cancelled": "⊘", "ignored": "⊘", "suppressed": "⊘", "skipped": "⤼", "paused": "⏸",
+}  # fmt: skip
+
+
+def templates() -> TemplateConfig[JinjaTemplateEngine]:
+    """Everything is escaped; a name that is not given is an error, not an empty place."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resources.folder("templates")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(asset=asset, glyph=glyph)
+    environment.filters.update(pretty=pretty, iso=iso, exact=exact, count=count)
+    return TemplateConfig(instance=JinjaTemplateEngine.from_environment(environment))
+
+
+@cache
+def asset(name: str) -> str:
+    """The address of a file in `static/`; it changes with the content, so that browsers may keep it for ever."""
+    content = (STATIC / name).read_bytes()
+    return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def glyph(state: str) -> str:
+    """The sign of a state, for colour alone never means anything."""
+    return GLYPHS.get(state, "○")
+
+
+def pretty(value: Any) -> str:
+    """A JSON value as people read it."""
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+
+
+def iso(at: datetime.datetime) -> str:
+    """For the attribute of a `time` element, whose text the page keeps relative."""
+    return at.astimezone(datetime.UTC).isoformat(timespec="seconds")
+
+
+def exact(at: datetime.datetime | None) -> str:
+    """The time to the second, in UTC, as it is before the page makes it relative and local."""
+    return "" if at is None else at.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def count(number: int) -> str:
+    """A number with thin spaces between the thousands."""
+    return f"{number:,}".replace(",", "\u202f")

@@ -1,0 +1,37 @@
+"""Pages in German and English. The English text is the key; the files in `texts/de` hold the German ones, one an area.
+
+A test sees to it that every text of a template or a module has its translation, and that none is left over.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+LANGUAGES = ("en", "de")
+
+
+def translate(language: str, text: str, **values: object) -> str:
+    """The text in a language, with `{name}` filled in; one that has no translation stays as it is."""
+    found = _texts(language).get(text, text)
+    return found.format(**values) if values else found
+
+
+def choose(wanted: str | None, accepted: str | None) -> str:
+    """The language that was set, else the first that the browser asks for and we have."""
+    if wanted in LANGUAGES:
+        return wanted
+    for part in (accepted or "").split(","):
+        language = part.split(";")[0].strip().lower()[:2]
+        if language in LANGUAGES:
+            return language
+    return LANGUAGES[0]
+
+
+@cache
+def _texts(language: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for file in sorted((Path(__file__).with_name("texts") / language).glob("*.json")):
+        found |= json.loads(file.read_text(encoding="utf-8"))
+    return found
