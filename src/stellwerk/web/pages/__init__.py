@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from stellwerk.web.pages import audit, login
+from stellwerk.web.pages import audit, gallery, login
 
 ROUTERS = [
     audit.router,
+    gallery.router,
     login.router,
 ]
