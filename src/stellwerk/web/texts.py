@@ -1,6 +1,6 @@
 """Pages in German and English. The English text is the key; the files in `texts/de` hold the German ones, one an area.
 
-A test sees to it that every text of a template or a module has its translation, and that none is left over.
+A test sees to it that every text of a template or a module has its translation.
 """
 
 from __future__ import annotations
