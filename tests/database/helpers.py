@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.types.json import Jsonb
 
 Connection = psycopg.Connection[Any]
@@ -74,6 +75,15 @@ def steps(db: Connection, run_id: int) -> list[dict[str, Any]]:
         return cursor.execute(
             "select * from stellwerk.step_timeline where run_id = %s order by step_id", (run_id,)
         ).fetchall()
+
+
+def refused(db: Connection, sqlstate: str, query: str, *arguments: Any) -> psycopg.errors.Diagnostic:
+    """What a statement is told that is refused with this SQLSTATE; the engine's own refusals name the way out."""
+    with pytest.raises(psycopg.Error) as told:
+        db.execute(query, arguments)  # type: ignore[arg-type]
+    assert told.value.sqlstate == sqlstate, told.value
+    assert told.value.diag.message_hint or not sqlstate.startswith("SW")
+    return told.value.diag
 
 
 class Worker:

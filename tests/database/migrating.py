@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import psycopg
-import pytest
 from database.helpers import START, call, document, transform
 
 
@@ -25,13 +23,6 @@ def facts(db, run_id):
         " from stellwerk.run r where r.run_id = %s",
         [run_id],
     ).fetchone()
-
-
-def fails(db, sqlstate, query, *parameters):
-    with pytest.raises(psycopg.Error) as raised:
-        db.execute(query, parameters)
-    assert raised.value.sqlstate == sqlstate, raised.value
-    return raised.value.diag
 
 
 def diamond(second="right", join="both", **more):
