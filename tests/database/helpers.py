@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -54,6 +55,19 @@ def start(db: Connection, slug: str, payload: Any = None, **named: Any) -> int:
     return int(row[0])
 
 
+def unpumped(db: Connection, make_workflow: Callable[[dict[str, Any]], str]) -> int:
+    """A run whose step in the database, count, is ready for a pump that does not come."""
+    db.execute("create table public.things (id int primary key)")
+    db.execute("grant select, insert, update, delete on public.things to stellwerk_owner")
+    db.execute("select stellwerk.register_table('public.things')")
+    slug = make_workflow(
+        document("alone", [START, node("count", "record.query", {"table": "things"})], ["start -> count"])
+    )
+    run_id = start(db, slug)
+    db.execute("select stellwerk.advance_runs(1, array[%s::bigint], p_fresh => true)", (run_id,))
+    return run_id
+
+
 def run(db: Connection, run_id: int) -> dict[str, Any]:
     """A row of run_overview as a dict."""
     with db.cursor(row_factory=psycopg.rows.dict_row) as cursor:
@@ -84,6 +98,12 @@ def refused(db: Connection, sqlstate: str, query: str, *arguments: Any) -> psyco
     assert told.value.sqlstate == sqlstate, told.value
     assert told.value.diag.message_hint or not sqlstate.startswith("SW")
     return told.value.diag
+
+
+def view(db: Connection, query: str, *parameters: Any) -> list[dict[str, Any]]:
+    """The rows of a query as dicts."""
+    with db.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()
 
 
 class Worker:
