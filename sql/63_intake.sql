@@ -37,7 +37,7 @@ begin
     v_key := encode(sha256(convert_to(v_key, 'UTF8')), 'hex');
   end if;
   insert into stellwerk.webhook_delivery (tenant_id, kind, source, key, digest, content_type, headers, body, created_by)
-  values (p_tenant_id, 'webhook', p_source, nullif(v_key, ''), p_digest, left(p_content_type, 200), p_headers, p_body, stellwerk.actor())
+  values (p_tenant_id, 'webhook', p_source, nullif(v_key, ''), p_digest, left(p_content_type, 200), p_headers, p_body, 'hook:' || p_source)
   on conflict do nothing;
   if found then
     perform stellwerk.ring_if_asleep();
@@ -135,7 +135,7 @@ begin
   insert into stellwerk.webhook_delivery as d (tenant_id, kind, source, key, payload, event, state, reason, caused_by_run_id, depth, created_by)
   values (v_tenant_id, 'event', name, dedupe_key, coalesce(payload, 'null'), name,
           case when v_depth > c_max_depth then 'ignored' else 'pending' end,
-          case when v_depth > c_max_depth then 'suppressed: the chain of runs that cause each other is longer than 8' end, v_run_id, v_depth, stellwerk.actor())
+          case when v_depth > c_max_depth then 'suppressed: the chain of runs that cause each other is longer than 8' end, v_run_id, v_depth, stellwerk.asker())
   on conflict do nothing returning d.delivery_id into v_id;
   if v_id is null then
     select d.delivery_id into v_id from stellwerk.webhook_delivery d

@@ -184,7 +184,7 @@ create or replace trigger app_user_audited after insert or update or delete on s
 -- What people do with a task; that a run asks, and stops asking, is the run's own history.
 create or replace trigger user_task_audited after update on stellwerk.user_task
   for each row execute function stellwerk.audit_row(
-    'id:task_id', 'only:state,assignee,role,claimed_by,outcome,completed_by', 'skip:expire_tasks,close_tasks,forget_tasks');
+    'id:task_id', 'only:state,assignee,role,claimed_by,outcome,completed_by', 'skip:expire_tasks,close_tasks,settle_tasks,forget_tasks');
 create or replace trigger webhook_source_audited after insert or update or delete on stellwerk.webhook_source
   for each row execute function stellwerk.audit_row('id:source', 'mask:secrets', 'omit:created_at,created_by');
 create or replace trigger form_audited after insert or update or delete on stellwerk.form

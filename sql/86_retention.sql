@@ -280,6 +280,9 @@ begin
              and o.idempotency_key is not null offset 0) r
    where k.tenant_id = p_tenant_id and k.workflow_id = r.workflow_id and k.idempotency_key = r.idempotency_key and k.run_id = r.run_id;
   delete from stellwerk.timer x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
+  delete from stellwerk.user_task_change x
+   using stellwerk.user_task k
+   where k.tenant_id = p_tenant_id and k.run_id = any (p_run_ids) and x.tenant_id = p_tenant_id and x.task_id = k.task_id;
   delete from stellwerk.user_task x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.message x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.wait x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);

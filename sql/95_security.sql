@@ -70,12 +70,12 @@ begin
   if to_regrole('stellwerk_dba') is not null then
     grant select on all tables in schema stellwerk to stellwerk_dba;
     grant insert on stellwerk.run_request to stellwerk_dba;
-    grant update (outcome, result, draft) on stellwerk.my_task to stellwerk_dba;
+    grant update (state, outcome, result, draft) on stellwerk.my_task to stellwerk_dba;
   end if;
   if to_regrole('stellwerk_web') is not null then
     grant select on all tables in schema stellwerk to stellwerk_web;
     grant insert on stellwerk.run_request to stellwerk_web;
-    grant update (outcome, result, draft) on stellwerk.my_task to stellwerk_web;
+    grant update (state, outcome, result, draft) on stellwerk.my_task to stellwerk_web;
   end if;
   if to_regrole('stellwerk_worker') is not null then
     grant select on stellwerk.worker, stellwerk.worker_status to stellwerk_worker;
