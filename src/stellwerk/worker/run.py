@@ -20,7 +20,8 @@ from stellwerk.worker.exports import ENTRYPOINT, CaseExports
 from stellwerk.worker.jobs import Jobs
 from stellwerk.worker.listener import Listener
 from stellwerk.worker.mail import ENTRYPOINT as MAIL
-from stellwerk.worker.mail import Mails, MailServer
+from stellwerk.worker.mail import Mails
+from stellwerk.worker.mail_server import MailServer
 from stellwerk.worker.presence import Presence
 from stellwerk.worker.pump import Pump
 from stellwerk.worker.steps import Steps
@@ -67,7 +68,7 @@ async def run_worker(
     jobs.serve_steps(chosen, steps.handle)
     if not only:
         jobs.serve(ENTRYPOINT, CaseExports(connections).handle)
-        jobs.serve(MAIL, Mails(connections, settings.base_url, mail_server).handle)
+        jobs.serve(MAIL, Mails(connections, gate, settings.base_url, mail_server).handle)
     pump = Pump(connections, listener, worker_conninfo(dsn, "stellwerk-bell", role), driver.wake, steps.take)
     listener.ignore(CHANNEL, connections.knows)  # what our own statements enqueue is announced in the process
 
