@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import logging
 import os
-import re
-import signal
-import statistics
 import subprocess
 import sys
-import time
 
 import httpx2
 import pytest
 from database.helpers import document, node, transform
 from litestar.testing import TestClient
+from web.processes import web_processes
 
 from stellwerk.integrations import signatures
 from stellwerk.settings import Settings
@@ -131,22 +127,6 @@ def test_every_refusal_is_the_same_to_the_last_byte(client, source, signed, engi
     assert deliveries() == []
     # And the good one, which all of these are made of, is taken.
     assert client.post("/hooks/default/shop", content=BODY, headers=signed(BODY)).status_code == 202
-
-
-@pytest.mark.one_server
-def test_a_refusal_takes_as_long_whether_or_not_there_is_such_a_source(client, source, signed):
-    body = b"x" * 200_000  # so that a digest that is left out would show
-    headers = signed(body, secret=signatures.new_secret("standard"))
-    addresses = [source("shop"), "/hooks/default/nothing", "/hooks/nobody/shop"]
-    times: dict[str, list[float]] = {address: [] for address in addresses}
-    for _ in range(40):
-        for address in addresses:
-            begun = time.perf_counter()
-            assert client.post(address, content=body, headers=headers).status_code == 401
-            times[address].append(time.perf_counter() - begun)
-    real, *others = (statistics.median(times[address]) for address in addresses)
-    for other in others:
-        assert 0.5 < other / real < 2.0, times
 
 
 def test_a_refusal_opens_as_many_secrets_and_digests_as_a_real_look(client, source, signed, monkeypatch):
@@ -267,35 +247,6 @@ def test_without_a_database_the_sender_is_told_to_come_again(settings, signed, m
 
 
 # -- with processes ---------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def web_processes(dsn: str, settings: Settings, count: int):
-    """`stellwerk web`, so many times; yields their addresses."""
-    environment = {
-        **os.environ,
-        "DATABASE_URL": dsn,
-        "STELLWERK_HOME": str(settings.home),
-        "STELLWERK_SECRET_KEYS": ",".join(settings.secret_keys),
-    }
-    command = [sys.executable, "-u", "-m", "stellwerk", "web", "--port", "0"]
-    processes = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        for _ in range(count)
-    ]
-    try:
-        addresses = []
-        for process in processes:
-            assert process.stdout is not None
-            found = re.search(r"port (\d+)", process.stdout.readline())
-            assert found is not None
-            addresses.append(f"http://127.0.0.1:{found[1]}")
-        yield addresses
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        for process in processes:
-            assert process.wait(timeout=20) == 0
 
 
 async def post_all(addresses: list[str], path: str, count: int, **more) -> list[int]:
