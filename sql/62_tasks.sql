@@ -123,8 +123,11 @@ begin
     raise exception 'task % has no outcomes to choose from', p_task.task_id using errcode = 'SW002', hint = 'Leave the outcome out.';
   elsif p_outcome is null and cardinality(p_task.outcomes) = 1 then
     return p_task.outcomes[1];
-  elsif p_task.outcomes is not null and (p_outcome is null or p_outcome <> all (p_task.outcomes)) then
-    raise exception 'task % cannot come to the outcome %', p_task.task_id, coalesce(quote_literal(p_outcome), 'null')
+  elsif p_task.outcomes is not null and p_outcome is null then
+    raise exception 'task % needs an outcome', p_task.task_id
+      using errcode = 'SW002', hint = format('Choose one of %s.', array_to_string(p_task.outcomes, ', '));
+  elsif p_outcome <> all (p_task.outcomes) then
+    raise exception 'task % cannot come to the outcome %', p_task.task_id, quote_literal(left(p_outcome, 100))
       using errcode = 'SW002', hint = format('Choose one of %s.', array_to_string(p_task.outcomes, ', '));
   end if;
   return p_outcome;

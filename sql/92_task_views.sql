@@ -80,7 +80,7 @@ declare
   c_settable constant text[] := array['state', 'outcome', 'result', 'draft'];
   v_fixed    text;
 begin
-  select string_agg(n.key, ', ') into v_fixed
+  select string_agg(n.key, ', ' order by n.key) into v_fixed
     from jsonb_each(to_jsonb(new)) n join jsonb_each(to_jsonb(old)) o on o.key = n.key
    where n.value <> o.value and n.key <> all (c_settable);
   if v_fixed is not null then

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 from database.helpers import run
-from database.people import ADA, BEN, CAT, act_as, ask, complete, deciding, refused, task, told, users
+from database.people import ADA, BEN, CAT, act_as, ask, complete, deciding, pass_time, refused, task, told, users
+from psycopg.types.json import Jsonb
 
 # -- who may -----------------------------------------------------------------------------------------------------------
 
@@ -174,3 +176,90 @@ def test_people_comment_and_attach(db, make_workflow, run_all):
     assert db.execute("select actor, name, reference, media_type from stellwerk.user_task_attachment").fetchall() == [
         (ADA, "scan.pdf", "files/7", "application/pdf")
     ]
+
+
+def test_a_task_is_claimed_given_back_and_drafted_by_update(db, make_workflow, run_all):
+    users(db)
+    _, task_id = ask(db, make_workflow(deciding("view", {"role": "staff"})), None, run_all)
+    act_as(db, ADA)
+    change = "update stellwerk.my_task set %s where id = " + str(task_id)
+    db.execute(change % "state = 'claimed', draft = '{\"note\": 1}'")
+    row = task(db, task_id)
+    assert (row["state"], row["claimed_by"], row["draft"]) == ("claimed", ADA, {"note": 1})
+    db.execute(change % "state = 'claimed'")  # twice is once
+    act_as(db, BEN)
+    assert db.execute(change % "state = 'claimed'").rowcount == 0
+    act_as(db, ADA)
+    db.execute(change % "state = 'open'")
+    assert (task(db, task_id)["state"], task(db, task_id)["claimed_by"]) == ("open", None)
+    for setting, words in (
+        ("title = 'x'", "title cannot be set"),
+        ("run_id = 7, assignee = 'ben@example.org'", "assignee, run_id cannot be set"),
+        ("state = 'cancelled'", "cannot be made 'cancelled'"),
+        ("state = null", "cannot be made null"),
+        ("state = 'completed'", "needs an outcome"),
+    ):
+        with refused("SW002", words):
+            db.execute(change % setting)
+    db.execute(change % "outcome = 'approve', draft = '{\"note\": 2}'")
+    assert task(db, task_id)["result"] == {"note": 2}
+
+
+@pytest.mark.parametrize(
+    "reference", ["javascript:alert(1)", " JavaScript:alert(1)", "data:text/html,x", "file:///etc/passwd", "a\nb", ""]
+)
+def test_an_attachment_is_a_plain_reference(db, make_workflow, run_all, reference):
+    users(db)
+    _, task_id = ask(db, make_workflow(deciding("file", {"role": "staff"})), None, run_all)
+    act_as(db, ADA)
+    attach = "select stellwerk.attach_to_task(%s, %s, %s, %s)"
+    for good in ("https://files.example.org/7", "files/7", "7", "c/d:e"):
+        db.execute(attach, (task_id, "scan.pdf", good, "application/pdf"))
+    with refused("SW002", "attachment"):
+        db.execute(attach, (task_id, "scan.pdf", reference, None))
+    with refused("SW002", "one line each"):
+        db.execute(attach, (task_id, "a\r\nb", "7", None))
+    assert db.execute("select count(*) from stellwerk.user_task_attachment").fetchone() == (4,)
+
+
+@pytest.mark.parametrize("text", ["'; drop table stellwerk.run; --", "{{ run.id }}", "$$ %s %I \\", "\u202e\x01"])
+def test_what_people_write_is_data(db, make_workflow, run_all, text):
+    users(db)
+    slug = make_workflow(
+        deciding(
+            "data", {"title": "{{ trigger.payload.t }}", "role": "staff", "prefill": {"a": "{{ trigger.payload.t }}"}}
+        )
+    )
+    run_id, task_id = ask(db, slug, {"t": text}, run_all)
+    act_as(db, ADA)
+    db.execute(
+        "select stellwerk.comment_task(%s, %s), stellwerk.save_task_draft(%s, %s)",
+        (task_id, text, task_id, Jsonb(text)),
+    )
+    complete(db, task_id, "approve", {text: text})
+    run_all(db)
+    assert run(db, run_id)["output"]["result"] == {text: text}
+    row = task(db, task_id)
+    assert (row["title"], row["prefill"], row["state"]) == (text, {"a": text}, "completed")
+    assert db.execute("select body from stellwerk.user_task_comment").fetchone() == (text,)
+
+
+def test_a_result_of_more_than_eight_megabytes_is_refused(db, make_workflow, run_all):
+    _, task_id = ask(db, make_workflow(deciding("huge", {"role": "staff"})), None, run_all)
+    for call in ("complete_task(%s, %s, 'approve')", "save_task_draft(%s, %s)"):
+        with refused("SW002", "more than the limit"):
+            db.execute(f"select stellwerk.{call}", (task_id, Jsonb({"x": "x" * 9_000_000})))
+        with refused("22P05"):
+            db.execute(f"select stellwerk.{call}", (task_id, '{"x": "\\u0000"}'))
+    assert task(db, task_id)["state"] == "open"
+
+
+def test_everybody_is_told_once_of_each_thing(db, make_workflow, run_all):
+    users(db)
+    run_id, _ = ask(db, make_workflow(deciding("once", {"assignee": ADA, "due": "P5D"})), None, run_all)
+    for interval in ("4 days 1 hour", "1 hour", "1 day", "10 days", "1 day"):
+        pass_time(db, run_id, interval)
+        db.execute("select stellwerk.tick()")
+    assert told(db) == [(ADA, f"{what}: Please decide") for what in ("Task", "Due soon", "Overdue")]
+    subjects = db.execute("select recipient, subject from stellwerk.message order by message_id").fetchall()
+    assert subjects == told(db)

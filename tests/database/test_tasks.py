@@ -109,7 +109,7 @@ def test_a_task_is_decided_by_update(db, make_workflow, run_all):
         ({"amount": 1, "more": 2}, "approve", "does not fit"),
         ([1], "approve", "does not fit"),
         ({"amount": 1}, "perhaps", "cannot come to the outcome"),
-        ({"amount": 1}, None, "cannot come to the outcome"),
+        ({"amount": 1}, None, "needs an outcome"),
     ],
 )
 def test_an_answer_that_does_not_fit_is_refused(db, make_workflow, run_all, result, outcome, words):

@@ -14,9 +14,11 @@ import httpx2
 import pytest
 from database.helpers import document, node, transform
 from litestar.testing import TestClient
+from web.conftest import SECRET
 from web.processes import web_processes
 
 from stellwerk.integrations import signatures
+from stellwerk.integrations.sealing import Seals, hook_purpose
 from stellwerk.settings import Settings
 from stellwerk.web.app import make_app
 
@@ -235,6 +237,19 @@ def test_a_tenant_that_is_not_opened_to_the_web_is_unknown_to_it(client, source,
     address = source("shop")
     db.execute("delete from stellwerk.tenant_role where role_name = 'stellwerk_web'")
     assert client.post(address, content=BODY, headers=signed(BODY)).status_code == 401
+
+
+def test_a_new_tenant_is_open_to_the_web_by_itself(client, signed, db, engine, settings):
+    (tenant_id,) = db.execute(
+        "insert into stellwerk.tenant (slug, name) values ('other', 'Other') returning tenant_id"
+    ).fetchone()
+    opened = db.execute("select role_name from stellwerk.tenant_role where tenant_id = %s order by 1", [tenant_id])
+    assert opened.fetchall() == [("stellwerk_web",), ("stellwerk_worker",)]
+    db.execute("set stellwerk.tenant = 'other'")
+    sealed = Seals.from_settings(settings).seal(hook_purpose(tenant_id, "shop"), SECRET)
+    engine.set_webhook_source("shop", "standard", [sealed])
+    assert client.post("/hooks/other/shop", content=BODY, headers=signed(BODY)).status_code == 202
+    assert client.post("/hooks/default/shop", content=BODY, headers=signed(BODY)).status_code == 401
 
 
 @pytest.mark.one_server
