@@ -5,16 +5,20 @@ create or replace function stellwerk.note_row_change()
 returns trigger language plpgsql security definer  -- who writes to the followed table needs no right on ours
 set search_path = '' as $$
 declare
-  v_key text;
+  v_key  text;
+  v_gone boolean := tg_op = 'DELETE';
 begin
   if tg_op <> 'TRUNCATE' then
     begin
       v_key := stellwerk.row_as_json(old) ->> tg_argv[3];
+      v_gone := v_gone or stellwerk.row_as_json(new) ->> tg_argv[3] is distinct from v_key;
     exception when others then
       v_key := null;  -- the row holds what JSON cannot: all rows are looked at again
+      v_gone := false;
     end;
   end if;
-  insert into stellwerk.timer_change (tenant_id, slug, column_name, row_key) values (tg_argv[0]::bigint, tg_argv[1], tg_argv[2], v_key);
+  insert into stellwerk.timer_change (tenant_id, slug, column_name, row_key, gone)
+  values (tg_argv[0]::bigint, tg_argv[1], tg_argv[2], v_key, v_gone and v_key is not null);
   perform stellwerk.ring_if_asleep();
   return null;
 end
