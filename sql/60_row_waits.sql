@@ -129,7 +129,7 @@ comment on function stellwerk.read_row_time(stellwerk.row_timer) is 'The time th
 create or replace function stellwerk.is_value(p_text text, p_type text)
 returns boolean language plpgsql stable set search_path = '' as $$
 begin
-  execute format('select $1::%s', p_type) using p_text;
+  execute format('select $1::%s', p_type::regtype) using p_text;
   return true;
 exception when data_exception then
   return false;

@@ -132,9 +132,9 @@ class Pump:
 
     def _ticked(self, answer: dict[str, Any]) -> None:
         """A tick fires so many timers and no more: where it fired any, those that are left are asked for at once."""
-        fired = bool(answer.get("fired") or answer.get("scheduled"))
-        self._vain = 0 if fired or answer.get("next_due_seconds") else self._vain + 1
-        self._due_in(answer.get("next_due_seconds"), shortest=0.0 if fired else SHORTEST_SECONDS)
+        fired, due = bool(answer.get("fired") or answer.get("scheduled")), answer.get("next_due_seconds")
+        self._vain = self._vain + 1 if due == 0 and not fired else 0
+        self._due_in(due, shortest=0.0 if fired else SHORTEST_SECONDS)
 
     def _due_in(self, seconds: Any, *, shortest: float = SHORTEST_SECONDS) -> None:
         """Tick when the next timer is due; the more ticks could not fire one that is, the later it is tried again."""
