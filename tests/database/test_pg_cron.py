@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-
-import psycopg
 import pytest
 import servers
 from database.helpers import START, document, node, start
+from worker.fixtures import start_worker
 
 from stellwerk.database.schema import migrate
+
+__all__ = ["start_worker"]
 
 VERSIONS = {version: folder for version, folder in servers.found().items() if servers.has_library(folder, "pg_cron")}
 
@@ -40,53 +40,45 @@ def test_timers_schedules_and_sql_workflows_go_on_without_a_worker(dsn, make_wor
         document("waits", [START, node("w", "logic.wait", {"for": "PT1S"}), log], ["start -> w", "w -> l"])
     )
     every = make_workflow(document("every", [node("at", "trigger.schedule", {"cron": "* * * * *"}), log], ["at -> l"]))
-    run_ids = [start(db, waiting) for _ in range(200)]
+    # More than a tick fires at once: what is due must not wait for one minute after the other.
+    db.execute("select count(stellwerk.start_run(%s)) from generate_series(1, 1200)", (waiting,))
 
     def lines():
         return dict(db.execute(
             "select w.slug, count(*) from stellwerk.run_log l join stellwerk.run r using (tenant_id, run_id)"
             " join stellwerk.workflow w using (tenant_id, workflow_id) group by 1").fetchall())  # fmt: skip
 
-    wait_until(lambda: lines().get(every) and lines().get(waiting) == 200, 200, "pg_cron's calls")
-    assert db.execute("select count(*) from stellwerk.run where state = 'completed' and run_id = any(%s)",
-                      (run_ids,)).fetchone() == (200,)  # fmt: skip
-    done = db.execute(
-        "select distinct status from cron.job_run_details where status in ('failed', 'succeeded')"
-    ).fetchall()
-    assert done == [("succeeded",)]
+    wait_until(lambda: lines().get(every) and lines().get(waiting) == 1200, 200, "pg_cron's calls")
+    states = "select state, count(*) from stellwerk.run where payload = '{}' group by 1"
+    assert db.execute(states).fetchall() == [("completed", 1200)]
+    # Set in one minute, fired in the next; nobody else has moved anything.
+    query = (
+        "select count(distinct run_id), extract(epoch from max(logged_at) - min(logged_at)) < 45"
+        " from stellwerk.run_log l join stellwerk.run r using (tenant_id, run_id) where r.payload = '{}'"
+    )
+    assert db.execute(query).fetchone() == (1200, True)
+    assert db.execute("select count(*) from stellwerk.worker").fetchone() == (0,)
+    ended = "select distinct status from cron.job_run_details where status in ('failed', 'succeeded')"
+    wait_until(
+        lambda: db.execute(ended).fetchall(), 60, "the end of a call"
+    )  # it goes on while there is anything to do
+    assert db.execute(ended).fetchall() == [("succeeded",)]
     _, out, _ = stellwerk("doctor", dsn=dsn)
     assert "✓ pg_cron: calls stellwerk.tick()" in out
 
 
-def test_workers_tick_beside_it_without_harm(dsn, make_workflow, db, wait_until):
+def test_workers_tick_beside_it_without_harm(dsn, make_workflow, db, start_worker, wait_until):
     log = node("l", "log.write", {"message": "done"})
     until = {"until": "{{ trigger.payload.at }}"}
     slug = make_workflow(document("both", [START, node("w", "logic.wait", until), log], ["start -> w", "w -> l"]))
     [at] = db.execute("select date_trunc('minute', now() + interval '65 s')::text").fetchone()
     for _ in range(300):
         start(db, slug, {"at": at})
-    over = threading.Event()
-
-    def keep_ticking():
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            while not over.is_set():
-                connection.execute("select stellwerk.pump(), stellwerk.tick()")
-                over.wait(0.2)
-
-    other = threading.Thread(target=keep_ticking)
-    other.start()
-    try:
-        wait_until(
-            lambda: (
-                db.execute("select count(*) from stellwerk.run where state = 'completed' and payload ? 'at'").fetchone()
-                == (300,)
-            ),
-            200,
-            "the end of all runs",
-        )
-    finally:
-        over.set()
-        other.join()
+    workers = [start_worker() for _ in range(2)]
+    done = "select count(*) from stellwerk.run where state = 'completed' and payload ? 'at'"
+    wait_until(lambda: db.execute(done).fetchone() == (300,), 200, "the end of all runs")
+    for worker in workers:
+        worker.stop()
     counts = db.execute(
         "select count(*), count(distinct l.run_id), min(l.logged_at) >= %s::timestamptz from stellwerk.run_log l"
         " join stellwerk.run r using (tenant_id, run_id) where r.payload ? 'at'", (at,)

@@ -615,3 +615,30 @@ def test_an_old_version_that_comes_to_its_wait_late_says_what_to_do(db, appointm
     register(db, "appointment")
     tick(db)
     assert due_in(db, run_id) == 9
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+def test_who_writes_to_the_table_needs_no_right_on_anything_else(dsn, db, waiting_run, isolation):
+    db.execute("create role clerk login")
+    try:
+        db.execute("grant select, insert, update, delete, truncate on appointment to clerk")
+        with psycopg.connect(dsn, user="clerk") as clerk:
+            clerk.execute(f"set transaction isolation level {isolation}".encode())
+            clerk.execute("update appointment set starts_at = now() + interval '6 days' where id = 1")
+            tick(db)
+            clerk.execute("insert into appointment values (5, now())")
+        tick(db)
+        assert due_in(db, waiting_run) == 5
+    finally:
+        db.execute("drop owned by clerk")
+        db.execute("drop role clerk")
+
+
+def test_a_workflow_moves_a_row_that_another_follows(db, waiting_run, make_workflow, run_all):
+    where = {"table": "appointment", "where": {"id": 1}}
+    move = node("m", "record.update", {**where, "values": {"starts_at": "{{ trigger.payload.at }}"}})
+    slug = make_workflow(document("move", [START, move], ["start -> m"]))
+    at = db.execute("select (now() + interval '3 days')::text").fetchone()[0]
+    run_id = start(db, slug, {"at": at})
+    run_all(db)
+    assert (run(db, run_id)["state"], due_in(db, waiting_run)) == ("completed", 2)
