@@ -205,14 +205,18 @@ create or replace function stellwerk.follow_trouble(p_follow stellwerk.followed_
 returns text language plpgsql stable set search_path = '' as $$
 declare
   v_target regclass := to_regclass(p_follow.target);
+  v_table  stellwerk.registered_table;
 begin
-  if not exists (select from stellwerk.registered_table t
-                  where t.tenant_id = p_follow.tenant_id and t.slug = p_follow.slug and t.target = p_follow.target) then
+  select * into v_table from stellwerk.registered_table t
+   where t.tenant_id = p_follow.tenant_id and t.slug = p_follow.slug and t.target = p_follow.target;
+  if v_table.slug is null then
     return format('table %s is not registered any more', p_follow.slug);
   elsif v_target is null then
     return format('table %s is gone', p_follow.target);
   elsif stellwerk.column_type(v_target, p_follow.column_name) is null then
     return format('table %s has no column %s any more', p_follow.target, p_follow.column_name);
+  elsif stellwerk.row_key_column(v_target, v_table.tenant_column) is distinct from p_follow.key_column then
+    return format('rows of table %s are not named by %s any more', p_follow.target, p_follow.key_column);
   elsif (select count(*) from pg_catalog.pg_trigger t
           where t.tgrelid = v_target and t.tgenabled in ('O', 'A') and not t.tgisinternal
             and t.tgname in (stellwerk.follow_trigger(p_follow, 'u'), stellwerk.follow_trigger(p_follow, 'd'), stellwerk.follow_trigger(p_follow, 't'))) < 3 then

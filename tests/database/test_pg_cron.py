@@ -51,12 +51,13 @@ def test_timers_schedules_and_sql_workflows_go_on_without_a_worker(dsn, make_wor
     wait_until(lambda: lines().get(every) and lines().get(waiting) == 1200, 200, "pg_cron's calls")
     states = "select state, count(*) from stellwerk.run where payload = '{}' group by 1"
     assert db.execute(states).fetchall() == [("completed", 1200)]
-    # Set in one minute, fired in the next; nobody else has moved anything.
+    # None early, and each with the next call that came when it was due; nobody else has moved anything.
     query = (
-        "select count(distinct run_id), extract(epoch from max(logged_at) - min(logged_at)) < 45"
-        " from stellwerk.run_log l join stellwerk.run r using (tenant_id, run_id) where r.payload = '{}'"
+        "select count(distinct l.run_id), min(l.logged_at - s.queued_at) >= interval '1 second',"
+        " max(l.logged_at - s.queued_at) < interval '85 seconds' from stellwerk.run_log l"
+        " join stellwerk.step s on (s.tenant_id, s.run_id, s.node_id) = (l.tenant_id, l.run_id, 'w')"
     )
-    assert db.execute(query).fetchone() == (1200, True)
+    assert db.execute(query).fetchone() == (1200, True, True)
     assert db.execute("select count(*) from stellwerk.worker").fetchone() == (0,)
     ended = "select distinct status from cron.job_run_details where status in ('failed', 'succeeded')"
     wait_until(
@@ -65,6 +66,7 @@ def test_timers_schedules_and_sql_workflows_go_on_without_a_worker(dsn, make_wor
     assert db.execute(ended).fetchall() == [("succeeded",)]
     _, out, _ = stellwerk("doctor", dsn=dsn)
     assert "✓ pg_cron: calls stellwerk.tick()" in out
+    assert "✓ workers: none at work; pg_cron moves what runs in SQL" in out
 
 
 def test_workers_tick_beside_it_without_harm(dsn, make_workflow, db, start_worker, wait_until):
@@ -84,3 +86,27 @@ def test_workers_tick_beside_it_without_harm(dsn, make_workflow, db, start_worke
         " join stellwerk.run r using (tenant_id, run_id) where r.payload ? 'at'", (at,)
     ).fetchone()  # fmt: skip
     assert counts == (300, 300, True)
+
+
+def test_doctor_tells_what_pg_cron_does(dsn, db, stellwerk, make_workflow, run_all):
+    """That it does not call, that its last call failed, and that it cannot do a worker's work."""
+    jobs = "select jobid from cron.job where jobname = 'stellwerk-tick'"
+    db.execute(
+        "insert into cron.job_run_details (jobid, runid, status, return_message)"
+        f" select ({jobs}), coalesce(max(runid), 0) + 1000000, 'failed', 'connection failed' from cron.job_run_details".encode()
+    )
+    try:
+        status, out, _ = stellwerk("doctor", dsn=dsn)
+        assert (status, "✗ pg_cron: its last call failed: connection failed" in out) == (1, True)
+    finally:
+        db.execute("delete from cron.job_run_details where return_message = 'connection failed'")
+    start(db, make_workflow(document("calls", [START, node("c", "action.fonio_call", {"phone": "1"})], ["start -> c"])))
+    run_all(db)
+    assert "✗ workers: none at work, 1 worker steps wait" in stellwerk("doctor")[1]
+    db.execute("select stellwerk.cancel_run(max(run_id)) from stellwerk.run")
+    db.execute(f"select cron.alter_job(({jobs}), active := false)".encode())
+    try:
+        said = "✓ pg_cron: installed, but it does not call stellwerk.tick(); workers keep the time"
+        assert said in stellwerk("doctor", dsn=dsn)[1]
+    finally:
+        db.execute(f"select cron.alter_job(({jobs}), active := true)".encode())

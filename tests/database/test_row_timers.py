@@ -261,6 +261,16 @@ def test_a_mended_table_is_followed_again(db, waiting_run):
     assert due_in(db, waiting_run) == 7
 
 
+def test_a_key_that_has_another_name_is_told_and_mended(db, waiting_run):
+    db.execute("alter table appointment rename column id to nr")
+    db.execute("update appointment set starts_at = now() + interval '7 days' where nr = 1")
+    tick(db)
+    assert "rows of table public.appointment are not named by id any more" in why(db, waiting_run)
+    register(db, "appointment")
+    tick(db)
+    assert due_in(db, waiting_run) == 6
+
+
 def test_a_table_that_is_locked_delays_only_its_own_timers(dsn, db, waiting_run, make_workflow, run_all):
     other = start(
         db, make_workflow(document("plain", [START, node("w", "logic.wait", {"for": "P9D"})], ["start -> w"]))
@@ -425,6 +435,14 @@ def test_a_row_that_row_level_security_hides_is_not_gone(db, appointment, make_w
     shift(db, "5 days 00:00:05")
     assert tick(db)["fired"] == 0
     assert states(db, first)["w"] == "waiting"
+
+
+def test_a_policy_that_raises_is_told(db, waiting_run):
+    db.execute("alter table appointment enable row level security")
+    db.execute("create policy by_user on appointment using (note = current_setting('app.user'))")
+    db.execute("update appointment set starts_at = now() + interval '7 days' where id = 1")
+    tick(db)
+    assert 'cannot be read: unrecognized configuration parameter "app.user"' in why(db, waiting_run)
 
 
 def test_keys_that_are_exchanged_are_followed(db, appointment, make_workflow, run_all):
