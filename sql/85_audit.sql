@@ -185,6 +185,12 @@ create or replace trigger app_user_audited after insert or update or delete on s
 create or replace trigger user_task_audited after update on stellwerk.user_task
   for each row execute function stellwerk.audit_row(
     'id:task_id', 'only:state,assignee,role,claimed_by,outcome,completed_by', 'skip:expire_tasks,close_tasks,settle_tasks,forget_tasks');
+create or replace trigger calendar_audited after insert or update or delete on stellwerk.calendar
+  for each row execute function stellwerk.audit_row('id:name', 'omit:updated_at,updated_by');
+-- That a schedule comes and goes with a version is told by the publishing; to pause and to resume it is somebody's act.
+create or replace trigger schedule_audited after update on stellwerk.schedule
+  for each row when ((old.paused_at is null) <> (new.paused_at is null))
+  execute function stellwerk.audit_row('id:schedule_id', 'only:paused_at,paused_by', 'name:pause=paused_at');
 create or replace trigger webhook_source_audited after insert or update or delete on stellwerk.webhook_source
   for each row execute function stellwerk.audit_row('id:source', 'mask:secrets', 'omit:created_at,created_by');
 create or replace trigger form_audited after insert or update or delete on stellwerk.form

@@ -35,14 +35,14 @@ begin
   v_queue := stellwerk.prune_queue_log();
   v_more := v_more or v_queue >= 20000;
   -- Last, so that its locks are held for the shortest time.
-  v_ddl := stellwerk.keep_partitions();
+  v_ddl := coalesce(stellwerk.keep_partitions(), stellwerk.unfollow_column(at_once));
   v_more := v_more or v_ddl is not null;
   perform set_config('stellwerk.next_housekeeping', (extract(epoch from clock_timestamp())::bigint + case when v_more then 1 else 60 end)::text, false);
   return jsonb_strip_nulls(jsonb_build_object('removed', v_removed, 'queue_log', nullif(v_queue, 0), 'partition', v_ddl, 'more', v_more,
                                               'milliseconds', round(extract(epoch from clock_timestamp() - v_start) * 1000)));
 end
 $$;
-comment on function stellwerk.keep_house(boolean, integer) is 'Removes what has expired, for about so many milliseconds, prunes the queue''s log, and makes or drops at most one partition. Called by tick; a session does it once a minute, or each second while there is more, unless at_once. Answers what was done; null when it was not its turn.';
+comment on function stellwerk.keep_house(boolean, integer) is 'Removes what has expired, for about so many milliseconds, prunes the queue''s log, and makes or drops at most one partition, or the triggers of a column that nobody follows any more. Called by tick; a session does it once a minute, or each second while there is more, unless at_once. Answers what was done; null when it was not its turn.';
 
 create or replace function stellwerk.set_retention(runs interval default null, events interval default null, audit interval default null)
 returns void language plpgsql security definer  -- callers have no right to write the table

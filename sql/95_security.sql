@@ -39,7 +39,8 @@ declare
     'set_webhook_source', 'remove_webhook_source', 'set_form', 'remove_form', 'replay_delivery', 'emit_event',
     -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.
     'set_time_zone', 'set_calendar', 'remove_calendar', 'pause_schedule', 'resume_schedule', 'run_schedule', 'backfill_schedule', 'schedule_times',
-    'columns_to_follow', 'plan_follow', 'confirm_follow', 'follow_as_engine', 'followed_columns_of',
+    'columns_to_follow', 'plan_follow', 'confirm_follow', 'follow_as_engine', 'followed_columns_of', 'unregister_table', 'follow_triggers_of',
+    'target_to_unregister', 'forget_registered_table',
     'find_row_trigger', 'plan_watch', 'confirm_watch', 'watches_of', 'triggers_of_watch', 'forget_watch', 'row_triggers', 'outdated_watches'];
   v_worker_verbs text[] := array[
     'pump', 'tick', 'keep_house', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
