@@ -198,7 +198,10 @@ create or replace trigger form_audited after insert or update or delete on stell
 -- What a workflow writes into its case stands in case_history under run:<id>, and in the run's steps.
 create or replace trigger backoffice_case_audited after insert or update or delete on stellwerk.backoffice_case
   for each row execute function stellwerk.audit_row(
-    'id:case_id', 'omit:created_at,updated_at', 'skip:push_case,update_case_status,forget_cases');
+    'id:case_id', 'omit:created_at,updated_at,version,search', 'skip:push_case,update_case_status,forget_cases');
+create or replace trigger case_appointment_audited after insert or update or delete on stellwerk.case_appointment
+  for each row execute function stellwerk.audit_row(
+    'id:appointment_id', 'omit:created_at,created_by,updated_at,version', 'skip:push_case_appointment,forget_cases');
 
 create or replace view stellwerk.audit_overview with (security_barrier) as
 select a.audit_id, a.acted_at, a.actor, a.database_user, a.action, a.subject, a.subject_id, a.before, a.after

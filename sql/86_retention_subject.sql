@@ -326,7 +326,9 @@ begin
      set payload = '{"forgotten": true}', summary = null, note = null, updated_at = stellwerk.clock(),
          status = case when position(p_value in c.status) > 0 then 'forgotten' else c.status end
    where c.tenant_id = p_tenant_id and c.case_id = any (p_case_ids);
-  update stellwerk.case_history h set note = null, status = case when position(p_value in h.status) > 0 then 'forgotten' else h.status end
+  update stellwerk.case_history h
+     set note = null, changes = '{}', remark = case when h.remark is not null then 'forgotten' end,
+         status = case when position(p_value in h.status) > 0 then 'forgotten' else h.status end
    where h.tenant_id = p_tenant_id and h.case_id = any (p_case_ids);
   -- A file that is still to be written would be written in a folder with the person's name.
   update stellwerk.case_export x
@@ -335,6 +337,9 @@ begin
          error = case when position(p_value in x.folder || ' ' || coalesce(x.error, '')) > 0 then 'forgotten' else x.error end,
          folder = case when position(p_value in x.folder) > 0 then 'forgotten' else x.folder end
    where x.tenant_id = p_tenant_id and x.case_id = any (p_case_ids);
+  update stellwerk.case_appointment a
+     set title = 'forgotten', location = case when a.location is not null then 'forgotten' end, key = null
+   where a.tenant_id = p_tenant_id and a.case_id = any (p_case_ids);
 end
 $$;
 comment on function stellwerk.forget_cases(bigint, bigint[], text) is 'Blanks cases, their history and their exports. The audit log is not told what was in them.';
