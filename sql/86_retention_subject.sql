@@ -43,6 +43,7 @@ begin
                       and (coalesce(a.before, a.after) is not null
                              and (a.subject = 'run' and a.subject_id = any (v_runs::text[])
                                   or a.subject = 'backoffice_case' and a.subject_id = any (v_cases::text[])
+                                  or a.subject = 'case_appointment' and coalesce(a.after, a.before) ->> 'case_id' = any (v_cases::text[])
                                   or stellwerk.tells(jsonb_build_array(a.before, a.after), v_value))
                            or stellwerk.names(a.subject_id, v_value)));
   return query select * from stellwerk.places_of_subject(v_tenant_id, v_runs, v_cases, v_events, v_signals, v_audit);

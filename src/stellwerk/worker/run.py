@@ -45,16 +45,18 @@ async def run_worker(
     ready: asyncio.Event | None = None,
     executors: Mapping[str, Executor[Any, Any]] | None = None,
     grace_seconds: float = GRACE_SECONDS,
+    as_login: bool = False,
 ) -> None:
     """Work until `stop` is set; with `drain`, until nothing is left to do.
 
     `only` limits the node types that this worker carries out; it pumps in any case. `ready` is set once it listens.
+    `as_login` leaves out the worker's role: only who owns the schema may go by a shifted clock, for tests and demos.
     Raises `DatabaseUnavailable` when there is no database at the start; later it waits for a lost one.
     """
     stop = stop or asyncio.Event()
     mail_server = MailServer.from_url(settings.smtp_url) if settings.smtp_url else None
     chosen = _choose(find_executors() if executors is None else executors, only)
-    role = await _role(dsn)
+    role = None if as_login else await _role(dsn)
     connections = Connections(worker_conninfo(dsn, "stellwerk-worker", role))
     listener = Listener(worker_conninfo(dsn, "stellwerk-listener", role))
     presence = Presence(sorted(chosen))
