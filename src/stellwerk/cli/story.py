@@ -9,15 +9,15 @@ well, so a story is played only where there is nothing else; `trouble` says what
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import json
 import re
 import time
 import zoneinfo
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx2
 import psycopg
@@ -32,25 +32,32 @@ from stellwerk.settings import Settings
 
 MOST_TURNS = 1000
 WHO = 15
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-# What a clock that runs ahead would disturb, in the words of a refusal; null when the database is ours alone.
+# What a clock that runs ahead would disturb, in the words of a refusal; null where the database is the story's alone.
 TROUBLE = """
 select case
   when w.slug is not null then 'it holds the workflow ' || w.slug
   when r.run_id is not null then 'run ' || r.run_id || ' is under way in it'
   when exists (select from stellwerk.event where state = 'pending') or exists (select from stellwerk.event_batch)
-       or exists (select from stellwerk.webhook_delivery where state = 'pending') then 'something has come in that is still to be looked at'
+       or exists (select from stellwerk.webhook_delivery where state = 'pending')
+       then 'something has come in that is still to be looked at'
   when exists (select from stellwerk.worker_status where present) then 'a worker is at work in it'
   when exists (select from stellwerk.cron_jobs() where active) then 'pg_cron ticks in it' end
   from (values (1)) always (one)
   left join lateral (select slug from stellwerk.workflow where slug <> all (%s) order by slug limit 1) w on true
-  left join lateral (select run_id from stellwerk.run where ended_at is null order by run_id limit 1) r on true
+  left join lateral (select run_id from stellwerk.run
+                      where ended_at is null and run_id <= coalesce(%s, run_id) order by run_id limit 1) r on true
 """
 
 
-def trouble(connection: psycopg.Connection[Any], slugs: Sequence[str]) -> str | None:
-    """Why no story may be played in this database; None where nothing but the example has ever been."""
-    row = connection.execute(TROUBLE.encode(), [list(slugs)]).fetchone()
+def trouble(connection: psycopg.Connection[Any], slugs: Sequence[str], mark: int | None = None) -> str | None:
+    """Why no story may be played in this database; None where nothing but the example is at work in it.
+
+    With a mark, runs with higher numbers are the story's own.
+    """
+    row = connection.execute(TROUBLE.encode(), [list(slugs), mark]).fetchone()
     return None if row is None or row[0] is None else str(row[0])
 
 
@@ -60,14 +67,16 @@ class Story:
     def __init__(
         self,
         script: Mapping[str, Any],
-        names: Mapping[str, str],
+        documents: Sequence[Mapping[str, Any]],
         settings: Settings,
         dsn: str,
         say: Callable[[str], None],
     ) -> None:
         self._script = script
-        self._names = names
-        self._settings = settings
+        self._slugs = [str(document["slug"]) for document in documents]
+        self._names = {node["id"]: node.get("name", node["id"]) for document in documents for node in document["nodes"]}
+        # No mail leaves: the people of a story are nobody.
+        self._settings = dataclasses.replace(settings, smtp_url=None)
         self._dsn = dsn
         self._say = say
         self._zone = zoneinfo.ZoneInfo(script["time_zone"])
@@ -75,24 +84,18 @@ class Story:
         self._engine = Engine(self._connection)
         self._application = psycopg.connect(dsn, autocommit=True, client_encoding="UTF8", row_factory=dict_row)
         self._runner = asyncio.Runner()
-        self._stack = AsyncExitStack()
-        self._client: httpx2.AsyncClient | None = None
         self._secrets: dict[str, str] = {}
         self._mark = int(self._engine.value("select coalesce(max(run_id), 0) from stellwerk.run"))
         self._now = datetime.datetime.min.replace(tzinfo=datetime.UTC)
-        self._said_day: datetime.date | None = None
+        self._said_at = self._now
         self._told_steps: set[tuple[int, int]] = set()
         self._told_waits: dict[int, str] = {}
-        self._told_history = int(
-            self._engine.value("select coalesce(max(history_id), 0) from stellwerk.case_history")
-        )
+        self._told_history = int(self._engine.value("select coalesce(max(history_id), 0) from stellwerk.case_history"))
 
     def __enter__(self) -> Self:
-        self._runner.run(self._open_web())
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._runner.run(self._stack.aclose())
         self._runner.close()
         self._application.close()
         self._connection.close()
@@ -118,18 +121,9 @@ class Story:
 
     # -- the stage --------------------------------------------------------------------------------------------------
 
-    async def _open_web(self) -> None:
-        from stellwerk.web.app import make_app
-
-        app = make_app(self._dsn, self._settings)
-        await self._stack.enter_async_context(app.lifespan())
-        transport = httpx2.ASGITransport(app=app)
-        self._client = await self._stack.enter_async_context(
-            httpx2.AsyncClient(transport=transport, base_url="http://praxis.example")
-        )
-
     def _set_up(self) -> None:
-        """The users, forms and webhook sources that the story speaks of; those that are there stay as they are."""
+        """The users, forms and webhook sources that the story speaks of; of a former play nothing is in the way."""
+        self._application.execute(self._script["before"].encode())
         self._engine.value("select stellwerk.set_time_zone(%s)", [self._zone.key])
         there = {row["email"] for row in self._engine.rows("select email from stellwerk.app_user")}
         for user in self._script["users"]:
@@ -152,6 +146,11 @@ class Story:
         """Let time pass until then; what is due on the way happens at its own time."""
         for _ in range(MOST_TURNS):
             due = self._next_due()
+            if (why := trouble(self._connection, self._slugs, self._mark)) is not None:
+                raise StellwerkError(
+                    f"the story ends here: {why} now, and its clock would run ahead for that as well",
+                    hint="Play it in a database where nothing else is.",
+                )
             if due is None or due > at:
                 self._set_clock(at)
                 return
@@ -235,11 +234,19 @@ class Story:
         return dict(row)
 
     def _post(self, path: str, **request: Any) -> None:
-        assert self._client is not None
-        answer = self._runner.run(self._client.post(path, **request))
+        answer = self._runner.run(self._posted(path, request))
         self._line("", f"POST {path} → {answer.status_code}")
         if answer.status_code != 202:
             raise StellwerkError(f"POST {path} was answered {answer.status_code}", answer.text)
+
+    async def _posted(self, path: str, request: Mapping[str, Any]) -> httpx2.Response:
+        """By the web application itself, in this process: there is no network between."""
+        from stellwerk.web.app import make_app
+
+        app = make_app(self._dsn, self._settings)
+        transport = httpx2.ASGITransport(app=cast(Any, app))
+        async with app.lifespan(), httpx2.AsyncClient(transport=transport, base_url="http://demo") as client:
+            return await client.post(path, **request)
 
     # -- telling ----------------------------------------------------------------------------------------------------
 
@@ -265,9 +272,7 @@ class Story:
                 self._line("workflow", f"{whose}: {', '.join(shown)}")
             self._tell_case(run_id)
             self._tell_wait(run_id, whose, bool(shown))
-        self._told_history = int(
-            self._engine.value("select coalesce(max(history_id), 0) from stellwerk.case_history")
-        )
+        self._told_history = int(self._engine.value("select coalesce(max(history_id), 0) from stellwerk.case_history"))
 
     def _step(self, step: Mapping[str, Any]) -> str:
         name = self._names.get(step["node_id"], step["node_id"])
@@ -282,14 +287,18 @@ class Story:
             changes = row["changes"]
             if (status := changes.get("status")) is not None:
                 was = f"{status['from']} → " if status["from"] else ""
-                self._line("", f"case {row['case_id']}: {was}{status['to']}" + (f" ({row['note']})" if row["note"] else ""))
+                note = f" ({row['note']})" if row["note"] else ""
+                self._line("", f"case {row['case_id']}: {was}{status['to']}{note}")
             elif row["kind"] == "appointment" and (moved := changes.get("appointment.starts_at")) and moved["from"]:
                 self._line("", f"case {row['case_id']}: appointment moved to {self._local(moved['to'])}")
 
     def _tell_wait(self, run_id: int, whose: str, already: bool) -> None:
         sentence = self._engine.why(run_id)
         waits = re.search(r"step (\w+) \([\w.]+\) (.*)\.$", sentence, re.DOTALL)
-        text = "" if waits is None else f"{self._names.get(waits[1], waits[1])} {self._local_times(waits[2])}"
+        text = ""
+        if waits is not None:
+            what = self._local_times(waits[2].partition(", since ")[0])
+            text = f"{self._names.get(waits[1], waits[1])} {what}"
         if text and self._told_waits.get(run_id) != text:
             self._line("" if already else "workflow", ("now " if already else f"{whose}: ") + text)
         self._told_waits[run_id] = text
@@ -302,15 +311,16 @@ class Story:
 
     def _line(self, who: str, what: str) -> None:
         now = self._now.astimezone(self._zone)
-        if now.date() != self._said_day:
-            self._said_day = now.date()
+        if now.date() != self._said_at.date():
             self._say("")
-            self._say(f"{now:%a} {now.day} {now:%b %Y}")
-        self._say(f"  {now:%H:%M}  {who:<{WHO}}  {what}" if who else f"{'':{WHO + 11}}{what}")
+            self._say(f"{DAYS[now.weekday()]} {now.day} {MONTHS[now.month - 1]} {now.year}")
+        at = "" if now == self._said_at else f"{now:%H:%M}"
+        self._said_at = now
+        self._say(f"  {at:5}  {who:<{WHO}}  {what}")
 
     def _local(self, text: str) -> str:
         at = datetime.datetime.fromisoformat(text).astimezone(self._zone)
-        return f"{at:%a} {at.day} {at:%b %Y, %H:%M}"
+        return f"{DAYS[at.weekday()]} {at.day} {MONTHS[at.month - 1]} {at.year}, {at:%H:%M}"
 
     def _local_times(self, text: str) -> str:
         return re.sub(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC", lambda found: self._local(found[1] + "+00:00"), text)

@@ -74,7 +74,7 @@ class Compiler:
     places: dict[str, str] = field(default_factory=dict)
     key: ConcurrencyKey | None = None
     """The concurrency key, which every trigger's row carries."""
-    statuses: StatusSet = StatusSet(())
+    statuses: StatusSet = field(default_factory=StatusSet)
 
     def compile(self) -> list[dict[str, Any]]:
         self.check_settings()

@@ -57,7 +57,7 @@ def check_settings(settings: Any, problems: Problems) -> ConcurrencyKey | None:
 class StatusSet:
     """The case statuses that a document declares; without any, each text will do."""
 
-    declared: tuple[str, ...]
+    declared: tuple[str, ...] = ()
 
     def check(self, value: Any, path: str, node: str, problems: Problems) -> None:
         """A status that stands in a node must be one of them; one that is computed is checked in the run."""
@@ -77,7 +77,7 @@ def check_case_statuses(settings: Any, problems: Problems) -> StatusSet:
     """What the declared statuses need of each other: different names, and ways that lead to declared ones."""
     statuses = settings.get("case_statuses") if isinstance(settings, dict) else None
     if not isinstance(statuses, list):
-        return StatusSet(())
+        return StatusSet()
     names: list[str] = []
     for number, item in enumerate(statuses):
         name = item.get("status") if isinstance(item, dict) else None
