@@ -15,6 +15,7 @@ from stellwerk import __version__
 from stellwerk.cli import (
     bulk,
     calendar,
+    case,
     db,
     doctor,
     explaining,
@@ -47,6 +48,7 @@ app.add_typer(run.app, name="run")
 app.add_typer(limit.app, name="limit")
 app.add_typer(task.app, name="task")
 app.add_typer(user.app, name="user")
+app.add_typer(case.app, name="case")
 app.add_typer(bulk.app, name="bulk")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(calendar.app, name="calendar")
