@@ -37,26 +37,45 @@ return ' c.tenant_id = $1'
        || case when p_assignee is not null then ' and c.assignee = $5' else '' end;
 comment on function stellwerk.case_filter(text, text[], text, text) is 'The condition of a search for cases over $1 (tenant), $2 (words as a query), $3 (statuses), $4 (workflow), $5 (assignee).';
 
+-- The planner knows nothing of words that are rare or not there, and would walk through all cases for them.
+create or replace function stellwerk.cases_with_words(p_tenant_id bigint, p_query tsquery, p_most integer)
+returns bigint[] language plpgsql stable set search_path = ''
+set enable_seqscan = off set enable_indexscan = off set enable_indexonlyscan = off as $$
+declare
+  v_cases bigint[] := array(select c.case_id from stellwerk.backoffice_case c where c.tenant_id = p_tenant_id and c.search @@ p_query limit p_most + 1);
+begin
+  return case when cardinality(v_cases) <= p_most then v_cases end;
+end
+$$;
+comment on function stellwerk.cases_with_words(bigint, tsquery, integer) is 'The cases that fit a query, by the index of words; null when they are more than so many.';
+
 create or replace function stellwerk.search_cases(
   words text default null, statuses text[] default null, workflow text default null, assignee text default null,
   before bigint default null, page integer default 50)
 returns setof stellwerk.case_overview language plpgsql stable security definer  -- under a policy the index of words could not be used; the tenant is checked here
 set search_path = '' set jit = off as $$
 declare
+  c_few       constant integer := 2000;
   v_tenant_id bigint := stellwerk.current_tenant_id();
+  v_query     tsquery := stellwerk.word_query(words);
+  v_cases     bigint[];
 begin
   if page is null or page not between 1 and 1000 then
     raise exception 'a page has 1 to 1000 cases' using errcode = 'SW002', hint = 'before => the last case_id goes on with the next page.';
   end if;
+  if v_query is not null then
+    v_cases := stellwerk.cases_with_words(v_tenant_id, v_query, c_few);
+  end if;
   return query execute
     'select c.case_id, c.run_id, c.workflow, c.status, s.label, s.color, s.final, c.assignee, c.summary, c.note, c.payload, c.version, c.created_at, c.updated_at
        from (select * from stellwerk.backoffice_case c
-              where' || stellwerk.case_filter(words, statuses, search_cases.workflow, search_cases.assignee)
+              where' || stellwerk.case_filter(case when v_cases is null then words end, statuses, search_cases.workflow, search_cases.assignee)
+                     || case when v_cases is not null then ' and c.case_id = any ($8)' else '' end
                      || case when before is not null then ' and c.case_id < $6' else '' end || '
               order by c.case_id desc limit $7) c
        left join lateral stellwerk.case_statuses(c.workflow) s on s.status = c.status
       order by c.case_id desc'
-    using v_tenant_id, stellwerk.word_query(words), statuses, search_cases.workflow, stellwerk.assignee_name(search_cases.assignee), before, page;
+    using v_tenant_id, v_query, statuses, search_cases.workflow, stellwerk.assignee_name(search_cases.assignee), before, page, v_cases;
 end
 $$;
 comment on function stellwerk.search_cases(text, text[], text, text, bigint, integer) is 'The tenant''s cases, newest first, a page at a time: before => the last case_id seen. words: what all must have words beginning with, in summary, note or data. Errors: SW002.';
@@ -67,12 +86,16 @@ return case when starts_with(p_assignee, 'role:') then p_assignee else lower(p_a
 comment on function stellwerk.assignee_name(text) is 'An assignee as cases hold it.';
 
 -- CSV. A text that a spreadsheet would take for a formula gets an apostrophe before it; the full-width forms are the same to some of them.
+-- A body that is parsed once needs no search_path, and without one it is put into the statement that calls it: ten times as fast.
 create or replace function stellwerk.csv_cell(p_text text)
-returns text language sql immutable set search_path = ''
-return (select case when t.safe ~ '[",\r\n]' then '"' || replace(t.safe, '"', '""') || '"' else t.safe end
-          from (select case when p_text is null then ''
-                            when p_text ~ '^[-=+@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]' and p_text !~ '^-?[0-9]+(\.[0-9]+)?$' then '''' || p_text
-                            else p_text end as safe) t);
+returns text language sql immutable
+return case
+         when p_text is null then ''
+         when p_text ~ '^[-=+@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]' and p_text !~ '^-?[0-9]+(\.[0-9]+)?$'
+           then case when p_text ~ '[",\r\n]' then '"''' || replace(p_text, '"', '""') || '"' else '''' || p_text end
+         when p_text ~ '[",\r\n]' then '"' || replace(p_text, '"', '""') || '"'
+         else p_text
+       end;
 comment on function stellwerk.csv_cell(text) is 'A cell of a CSV file (RFC 4180) that no spreadsheet takes for a formula; numbers, negative ones too, stay numbers.';
 
 create or replace function stellwerk.export_cases(
@@ -93,14 +116,12 @@ begin
                  from unnest(array['case_id', 'run_id', 'workflow', 'status', 'assignee', 'note', 'summary', 'created_at', 'updated_at'] || v_fields)
                       with ordinality h (name, place));
   return query execute
-    'select (select string_agg(stellwerk.csv_cell(v.cell), '','' order by v.place)
-               from unnest(array[c.case_id::text, c.run_id::text, c.workflow, c.status, c.assignee, c.note, c.summary,
-                                 to_char(c.created_at at time zone ''UTC'', ''YYYY-MM-DD"T"HH24:MI:SS"Z"''),
-                                 to_char(c.updated_at at time zone ''UTC'', ''YYYY-MM-DD"T"HH24:MI:SS"Z"'')]
-                           || array(select c.payload ->> f.name from unnest($6) with ordinality f (name, place) order by f.place))
-                    with ordinality v (cell, place))
+    'select concat_ws('','', c.case_id, c.run_id, stellwerk.csv_cell(c.workflow), stellwerk.csv_cell(c.status), stellwerk.csv_cell(c.assignee),
+                      stellwerk.csv_cell(c.note), stellwerk.csv_cell(c.summary), to_char(c.created_at at time zone ''UTC'', $6), to_char(c.updated_at at time zone ''UTC'', $6)'
+       || coalesce((select string_agg(format(', stellwerk.csv_cell(c.payload ->> %L)', f.name), '' order by f.place)
+                      from unnest(v_fields) with ordinality f (name, place)), '') || ')
        from stellwerk.backoffice_case c where' || v_filter || ' order by c.case_id'
-    using v_tenant_id, v_query, statuses, workflow, v_assignee, v_fields;
+    using v_tenant_id, v_query, statuses, workflow, v_assignee, 'YYYY-MM-DD"T"HH24:MI:SS"Z"';
 end
 $$;
 comment on function stellwerk.export_cases(text, text[], text, text) is 'The tenant''s cases as lines of CSV, the first with the names; each field of the data is a column. Filters as in search_cases.';
