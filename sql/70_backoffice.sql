@@ -128,6 +128,9 @@ returns trigger language plpgsql set search_path = '' as $$
 begin
   new.search := to_tsvector('simple'::regconfig, concat_ws(' ', left(new.summary, 10000), left(new.note, 100000)))
                 || case when octet_length(new.payload::text) < 200000 then jsonb_to_tsvector('simple'::regconfig, new.payload, '["string", "numeric"]')
+                          -- Once more in pieces, so that the beginning of a mail address or of a name with a hyphen finds it.
+                          || to_tsvector('simple'::regconfig, (select coalesce(string_agg(translate(f.value, '@.-_/', '     '), ' '), '')
+                                                                 from jsonb_each_text(new.payload) f where f.value ~ '[@.\-_/]'))
                         else ''::tsvector end;
   return new;
 end
