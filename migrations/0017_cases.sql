@@ -1,5 +1,7 @@
 -- Cases grow up: who is in charge, how often they changed, what exactly changed, appointments, and what a search looks at.
 
+-- squawk-ignore-file require-concurrent-index-creation, constraint-missing-not-valid
+
 alter table stellwerk.backoffice_case
   add column version  integer  not null default 1,
   add column assignee text,

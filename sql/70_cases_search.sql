@@ -27,15 +27,15 @@ comment on column stellwerk.case_overview.version is 'To be told when it is chan
 comment on column stellwerk.case_overview.created_at is 'When it was made.';
 comment on column stellwerk.case_overview.updated_at is 'When it last changed.';
 
--- One condition per filter that was given, so that the planner sees which index serves; values are never part of the text.
-create or replace function stellwerk.case_filter(p_words text, p_statuses text[], p_workflow text, p_assignee text)
+-- One condition per filter that was given, so that the planner sees which index serves. No value is part of the text.
+create or replace function stellwerk.case_filter(p_words boolean, p_statuses boolean, p_one_status boolean, p_workflow boolean, p_assignee boolean)
 returns text language sql immutable set search_path = ''
 return ' c.tenant_id = $1'
-       || case when stellwerk.word_query(p_words) is not null then ' and c.search @@ $2' else '' end
-       || case when p_statuses is not null then case when cardinality(p_statuses) = 1 then ' and c.status = $3[1]' else ' and c.status = any ($3)' end else '' end
-       || case when p_workflow is not null then ' and c.workflow = $4' else '' end
-       || case when p_assignee is not null then ' and c.assignee = $5' else '' end;
-comment on function stellwerk.case_filter(text, text[], text, text) is 'The condition of a search for cases over $1 (tenant), $2 (words as a query), $3 (statuses), $4 (workflow), $5 (assignee).';
+       || case when p_words then ' and c.search @@ $2' else '' end
+       || case when p_one_status then ' and c.status = $3[1]' when p_statuses then ' and c.status = any ($3)' else '' end
+       || case when p_workflow then ' and c.workflow = $4' else '' end
+       || case when p_assignee then ' and c.assignee = $5' else '' end;
+comment on function stellwerk.case_filter(boolean, boolean, boolean, boolean, boolean) is 'The condition of a search for cases over $1 (tenant), $2 (words as a query), $3 (statuses), $4 (workflow), $5 (assignee).';
 
 -- The planner knows nothing of words that are rare or not there, and would walk through all cases for them.
 create or replace function stellwerk.cases_with_words(p_tenant_id bigint, p_query tsquery, p_most integer)
@@ -69,7 +69,8 @@ begin
   return query execute
     'select c.case_id, c.run_id, c.workflow, c.status, s.label, s.color, s.final, c.assignee, c.summary, c.note, c.payload, c.version, c.created_at, c.updated_at
        from (select * from stellwerk.backoffice_case c
-              where' || stellwerk.case_filter(case when v_cases is null then words end, statuses, search_cases.workflow, search_cases.assignee)
+              where' || stellwerk.case_filter(v_query is not null and v_cases is null, statuses is not null, cardinality(statuses) = 1,
+                                              search_cases.workflow is not null, search_cases.assignee is not null)
                      || case when v_cases is not null then ' and c.case_id = any ($8)' else '' end
                      || case when before is not null then ' and c.case_id < $6' else '' end || '
               order by c.case_id desc limit $7) c
@@ -104,13 +105,12 @@ returns setof text language plpgsql stable security definer  -- as search_cases
 set search_path = '' set jit = off as $$
 declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
-  v_filter    text := stellwerk.case_filter(words, statuses, workflow, assignee);
   v_query     tsquery := stellwerk.word_query(words);
   v_assignee  text := stellwerk.assignee_name(assignee);
   v_fields    text[];
 begin
   execute 'select coalesce(array_agg(k.name order by k.name), ''{}'') from (
-             select distinct jsonb_object_keys(c.payload) as name from stellwerk.backoffice_case c where' || v_filter || ') k'
+             select distinct jsonb_object_keys(c.payload) as name from stellwerk.backoffice_case c where' || stellwerk.case_filter(v_query is not null, statuses is not null, cardinality(statuses) = 1, workflow is not null, assignee is not null) || ') k'
      into v_fields using v_tenant_id, v_query, statuses, workflow, v_assignee;
   return next (select string_agg(stellwerk.csv_cell(h.name), ',' order by h.place)
                  from unnest(array['case_id', 'run_id', 'workflow', 'status', 'assignee', 'note', 'summary', 'created_at', 'updated_at'] || v_fields)
@@ -120,7 +120,7 @@ begin
                       stellwerk.csv_cell(c.note), stellwerk.csv_cell(c.summary), to_char(c.created_at at time zone ''UTC'', $6), to_char(c.updated_at at time zone ''UTC'', $6)'
        || coalesce((select string_agg(format(', stellwerk.csv_cell(c.payload ->> %L)', f.name), '' order by f.place)
                       from unnest(v_fields) with ordinality f (name, place)), '') || ')
-       from stellwerk.backoffice_case c where' || v_filter || ' order by c.case_id'
+       from stellwerk.backoffice_case c where' || stellwerk.case_filter(v_query is not null, statuses is not null, cardinality(statuses) = 1, workflow is not null, assignee is not null) || ' order by c.case_id'
     using v_tenant_id, v_query, statuses, workflow, v_assignee, 'YYYY-MM-DD"T"HH24:MI:SS"Z"';
 end
 $$;
