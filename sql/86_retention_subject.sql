@@ -167,7 +167,7 @@ begin atomic
           union all select 'notification', x.run_id from stellwerk.notification x where x.tenant_id = p_tenant_id and x.run_id = any (p_runs)) n
    group by n.place, n.run_id
   union all
-  select 'backoffice_case', c.case_id::text, format('case of run %s, with its history', c.run_id)
+  select 'backoffice_case', c.case_id::text, format('case of run %s, with its history and appointments', c.run_id)
     from stellwerk.backoffice_case c where c.tenant_id = p_tenant_id and c.case_id = any (p_cases)
   union all
   select 'event', e.event_id::text, format('%s of %s', e.operation, e.target)
@@ -325,7 +325,8 @@ returns void language plpgsql set search_path = '' as $$
 begin
   update stellwerk.backoffice_case c
      set payload = '{"forgotten": true}', summary = null, note = null, updated_at = stellwerk.clock(),
-         status = case when position(p_value in c.status) > 0 then 'forgotten' else c.status end
+         status = case when position(p_value in c.status) > 0 then 'forgotten' else c.status end,
+         assignee = case when position(p_value in c.assignee) > 0 then null else c.assignee end
    where c.tenant_id = p_tenant_id and c.case_id = any (p_case_ids);
   update stellwerk.case_history h
      set note = null, changes = '{}', remark = case when h.remark is not null then 'forgotten' end,

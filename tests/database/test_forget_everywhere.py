@@ -53,6 +53,7 @@ COLUMNS = {
     "backoffice_case.workflow": SET_UP,
     "bulk_operation.by_state": ENGINE,
     "bulk_operation.history": ENGINE,
+    "case_history.kind": ENGINE,
     "claimed_by": ACTOR,
     "completed_by": ACTOR,
     "created_by": ACTOR,
@@ -88,6 +89,7 @@ COLUMNS = {
 ROWS = {
     "audit_log": "actor = 'user {run}'",
     "bulk_operation": "operation_id = {run}",
+    "case_appointment": "case_id in (select c.case_id from stellwerk.backoffice_case c where c.run_id = {run})",
     "case_export": "case_id in (select c.case_id from stellwerk.backoffice_case c where c.run_id = {run})",
     "case_history": "case_id in (select c.case_id from stellwerk.backoffice_case c where c.run_id = {run})",
     "event": "event_id = {run}",
@@ -123,6 +125,7 @@ insert into stellwerk.notification (tenant_id, recipient, title, body, link, run
 insert into stellwerk.message (tenant_id, recipient, subject, body, link, error, run_id) values (1, 'u', 's', 'b', '/', 'e', {run});
 insert into stellwerk.backoffice_case (tenant_id, case_id, run_id, workflow) overriding system value values (1, {run}, {run}, 'w');
 insert into stellwerk.case_history (tenant_id, case_id, actor) values (1, {run}, 'u');
+insert into stellwerk.case_appointment (tenant_id, case_id, title, starts_at, created_by) values (1, {run}, 't', now(), 'u');
 insert into stellwerk.case_export (tenant_id, case_id, step_id, folder) values (1, {run}, 1, 'f');
 insert into stellwerk.user_task (tenant_id, task_id, run_id, step_id, title, assignee) overriding system value values (1, {run}, {run}, 1, 't', 'u');
 insert into stellwerk.user_task_comment (tenant_id, task_id, actor, body) values (1, {run}, 'u', 'b');
