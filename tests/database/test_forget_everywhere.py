@@ -233,6 +233,7 @@ def test_nothing_of_a_person_is_left_anywhere(db, people, live):
     silent = {
         "run_key",
         "case_history",
+        "case_appointment",
         "case_export",
         "user_task_comment",
         "user_task_attachment",
