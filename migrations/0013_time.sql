@@ -25,7 +25,7 @@ comment on column stellwerk.calendar.name is 'The name that workflows use.';
 comment on column stellwerk.calendar.time_zone is 'Where its hours and holidays are meant.';
 comment on column stellwerk.calendar.hours is '{ "1": [["09:00", "13:00"], …], … }: the hours of each weekday, 1 is Monday, in order; a day that is missing is free.';
 comment on column stellwerk.calendar.holidays is 'Days without working hours.';
-comment on column stellwerk.calendar.updated_at is 'When it was last set; timers that are set already keep their time.';
+comment on column stellwerk.calendar.updated_at is 'When it was last set.';
 comment on column stellwerk.calendar.updated_by is 'Who set it.';
 
 -- A column of the application's that waits follow: its triggers tell of changes.
@@ -89,6 +89,7 @@ create table stellwerk.timer_change (
   slug         text        not null,
   column_name  text        not null,
   row_key      text,
+  gone         boolean     not null default false,
   seen_by      xid8,
   changed_at   timestamptz not null default clock_timestamp(),
 
@@ -103,6 +104,7 @@ comment on column stellwerk.timer_change.change_id is 'Opaque number.';
 comment on column stellwerk.timer_change.slug is 'The registered table.';
 comment on column stellwerk.timer_change.column_name is 'The column that holds the time.';
 comment on column stellwerk.timer_change.row_key is 'The row''s key; null for all rows.';
+comment on column stellwerk.timer_change.gone is 'Whether the row was deleted, or has another key now.';
 comment on column stellwerk.timer_change.seen_by is 'The transaction that applied it the first time.';
 comment on column stellwerk.timer_change.changed_at is 'When it was written.';
 

@@ -82,8 +82,6 @@ create table stellwerk.user_task (
 create index user_task_of_assignee on stellwerk.user_task (tenant_id, assignee, task_id) where state in ('open', 'claimed');
 create index user_task_of_role on stellwerk.user_task (tenant_id, role, task_id) where state in ('open', 'claimed');
 create index user_task_of_step on stellwerk.user_task (tenant_id, run_id, step_id, task_id);
--- A step that is retried asks anew; it never asks twice at once.
-create unique index user_task_once on stellwerk.user_task (tenant_id, run_id, step_id) where state in ('open', 'claimed');
 
 comment on table stellwerk.user_task is 'What a run asks of a person: a form to fill in, a decision. Ended tasks stay as long as their run.';
 comment on column stellwerk.user_task.tenant_id is 'The tenant that the run belongs to.';
@@ -113,6 +111,27 @@ comment on column stellwerk.user_task.completed_by is 'Who decided; escalation w
 comment on column stellwerk.user_task.reason is 'Why it was cancelled or expired.';
 comment on column stellwerk.user_task.created_at is 'When the run came to it.';
 comment on column stellwerk.user_task.ended_at is 'When it was completed, expired or cancelled.';
+
+-- The engine never waits for a person's open transaction: what it wants of a task that somebody holds stands here meanwhile.
+create table stellwerk.user_task_change (
+  tenant_id   bigint      not null,
+  task_id     bigint      not null,
+  change_id   bigint      not null generated always as identity,
+  cancels     boolean     not null default false,
+  moves_by    interval,
+  created_at  timestamptz not null default clock_timestamp(),
+
+  primary key (tenant_id, task_id, change_id),
+  constraint user_task_change_does_one_thing check (cancels = (moves_by is null))
+);
+
+comment on table stellwerk.user_task_change is 'What the engine still has to do to a task that somebody''s transaction held at the time; tick does it and removes the row.';
+comment on column stellwerk.user_task_change.tenant_id is 'The tenant.';
+comment on column stellwerk.user_task_change.task_id is 'The task.';
+comment on column stellwerk.user_task_change.change_id is 'Opaque number that follows time.';
+comment on column stellwerk.user_task_change.cancels is 'The run no longer waits for the task: nobody may decide it any more.';
+comment on column stellwerk.user_task_change.moves_by is 'The due date moves by this, for the run was paused.';
+comment on column stellwerk.user_task_change.created_at is 'When it was noted.';
 
 create table stellwerk.user_task_decision (
   tenant_id   bigint      not null,
@@ -227,6 +246,20 @@ comment on column stellwerk.message.step_id is 'That run''s step.';
 comment on column stellwerk.message.task_id is 'The task that it tells of.';
 comment on column stellwerk.message.created_at is 'When it was ordered.';
 comment on column stellwerk.message.ended_at is 'When it was sent, given up or suppressed.';
+
+-- Who changed a row that started a run may not approve it. The login is a fact; the name that a session gives itself is a claim,
+-- so neither stands in for the other. The default is read by the trigger's own insert, which stays as short as it was.
+alter table stellwerk.event add column login name, add column actor text;
+alter table stellwerk.event alter column login set default session_user;
+alter table stellwerk.event_batch add column login name, add column actor text;
+alter table stellwerk.event_batch alter column login set default session_user;
+comment on column stellwerk.event.login is 'The database login that changed the row.';
+comment on column stellwerk.event.actor is 'For whom it said to do so: the setting stellwerk.actor of its session; null if it named nobody.';
+comment on column stellwerk.event_batch.login is 'As in event.';
+comment on column stellwerk.event_batch.actor is 'As in event.';
+
+alter type stellwerk.run_order add attribute created_by text;
+comment on column stellwerk.run.created_by is 'Who asked for it: a user, or db:<login>. Of a changed row "db:<login> for <actor>"; of a run that another one caused, also who asked for that one; of a called run, who asked for its caller.';
 
 create type stellwerk.person as (
   name    text,

@@ -146,3 +146,8 @@ comment on table stellwerk.request_count is 'How many form submissions came from
 comment on column stellwerk.request_count.bucket is 'SHA-256 of what is counted: the address with the form''s path, or the form.';
 comment on column stellwerk.request_count.begun_at is 'When the present interval began.';
 comment on column stellwerk.request_count.requests is 'How many came since.';
+
+-- From now on new tenants are opened to the web application and the workers by themselves; those that there are, here.
+insert into stellwerk.tenant_role (tenant_id, role_name)
+select t.tenant_id, r.name from stellwerk.tenant t cross join (values ('stellwerk_web'), ('stellwerk_worker')) r (name)
+on conflict do nothing;

@@ -128,7 +128,10 @@ comment on function stellwerk.schema_type_names(jsonb) is 'JSON type names in th
 create or replace function stellwerk.schema_format_problem(p_format text, p_text text)
 returns text language plpgsql immutable parallel safe set search_path = '' as $$
 begin
-  if p_format = 'email' and (length(p_text) > 320 or p_text !~ '^[^\s@<>"(),:;]+@[^\s@<>"(),:;.]+(\.[^\s@<>"(),:;.]+)+$') then
+  -- Which letters \s means depends on the database's locale; so blanks and control characters are named here one by one.
+  if p_format = 'email' and (length(p_text) > 320
+       or p_text ~ '[\u0001-\u0020\u007f-\u00a0\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff]'
+       or p_text !~ '^[^@<>"(),:;]+@[^@<>"(),:;.]+(\.[^@<>"(),:;.]+)+$') then
     return 'must be an email address';
   elsif p_format = 'date' and (length(p_text) <> 10 or stellwerk.instant(p_text) is null) then
     return 'must be a date such as 2026-05-31';

@@ -80,7 +80,7 @@ create or replace function stellwerk.capture_row()
 returns trigger language plpgsql security definer  -- who writes to the watched table needs no right on ours
 set search_path = '' as $$
 begin
-  if tg_nargs > 3 or coalesce(current_setting('stellwerk.cause', true), '') <> '' then
+  if tg_nargs > 3 or coalesce(current_setting('stellwerk.cause', true), '') <> '' or coalesce(current_setting('stellwerk.actor', true), '') <> '' then
     perform stellwerk.capture_carefully(
       tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], tg_nargs > 3, tg_relid, lower(tg_op),
       case when tg_op <> 'INSERT' then stellwerk.row_as_json(old) end, case when tg_op <> 'DELETE' then stellwerk.row_as_json(new) end);
@@ -130,15 +130,16 @@ begin
                   where w.tenant_id = p_tenant_id and w.watch_id = p_watch_id and w.target_oid = any (v_tables)) then
     v_reason := 'captured by a trigger that belongs to no watch of this table';
   end if;
-  insert into stellwerk.event (tenant_id, watch_id, target, operation, old, new, state, reason, caused_by_run_id, depth)
+  insert into stellwerk.event (tenant_id, watch_id, target, operation, old, new, state, reason, caused_by_run_id, depth, actor)
   values (p_tenant_id, p_watch_id, p_target, p_operation, p_old, p_new,
-          case when v_reason is null then 'pending' else 'ignored' end, v_reason, v_run_id, v_depth);
+          case when v_reason is null then 'pending' else 'ignored' end, v_reason, v_run_id, v_depth,
+          left(nullif(current_setting('stellwerk.actor', true), ''), 320));
   if v_reason is null then
     perform stellwerk.ring_if_asleep();
   end if;
 end
 $$;
-comment on function stellwerk.capture_carefully(bigint, bigint, text, boolean, oid, text, json, json) is 'Writes the event of a change that a run made, or of a row of a partition, which is looked up now, for it may be gone later.';
+comment on function stellwerk.capture_carefully(bigint, bigint, text, boolean, oid, text, json, json) is 'Writes the event of a change that a run made, that names its actor, or of a row of a partition, which is looked up now, for it may be gone later.';
 
 -- A statement trigger sees all rows of the statement at once and writes up to 500 of them as one row. It fires for every
 -- statement, so it may fail in more ways than a row trigger can; any error becomes one failed event.
@@ -176,8 +177,9 @@ begin
       select c.p_changes, c.p_count into v_changes, v_count from stellwerk.next_rows_as_json(v_rows, v_pairs) c;
       exit when v_count = 0;
       v_captured := true;
-      insert into stellwerk.event_batch (tenant_id, watch_id, target, operation, changes, change_count, caused_by_run_id, depth)
-      values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], v_operation, v_changes, v_count, v_run_id, v_depth);
+      insert into stellwerk.event_batch (tenant_id, watch_id, target, operation, changes, change_count, caused_by_run_id, depth, actor)
+      values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], v_operation, v_changes, v_count, v_run_id, v_depth,
+              left(nullif(current_setting('stellwerk.actor', true), ''), 320));
     end loop;
     close v_rows;
   exception when others then

@@ -81,7 +81,7 @@ returns bigint[] language plpgsql security definer  -- callers have no right to 
 set search_path = '' set plan_cache_mode = force_generic_plan as $$
 declare
   v_now     timestamptz := stellwerk.clock();
-  v_actor   text := stellwerk.actor();
+  v_asker   text := stellwerk.asker();
   v_run_ids bigint[];
   v_held    boolean;
 begin
@@ -93,10 +93,14 @@ begin
     caused_by_run_id, depth, parent_run_id, parent_step_id, created_at, start_at, created_by, timeout)
   select p_tenant_id, v_run_ids[o.ordinality], o.workflow_id, o.version, o.trigger_node, coalesce(o.run_at > v_now, false) or stellwerk.is_gated(d.settings),
          coalesce(o.priority, (d.settings ->> 'priority')::integer, 0), o.source, coalesce(o.payload, '{}'), o.old, o.event_id, o.idempotency_key,
-         o.caused_by_run_id, coalesce(o.depth, 0), o.parent_run_id, o.parent_step_id, v_now, case when o.run_at > v_now then o.run_at end, v_actor,
+         o.caused_by_run_id, coalesce(o.depth, 0), o.parent_run_id, o.parent_step_id, v_now, case when o.run_at > v_now then o.run_at end,
+         -- Asked only where there is one: who stands behind the caller or the cause stands behind this run.
+         case when o.parent_run_id is not null or o.caused_by_run_id is not null
+              then stellwerk.asked_by(p_tenant_id, coalesce(o.created_by, v_asker), o.parent_run_id, o.caused_by_run_id)
+              else coalesce(o.created_by, v_asker) end,
          (d.settings ->> 'timeout')::interval
     from unnest(p_orders) with ordinality o (workflow_id, version, trigger_node, payload, old, source, event_id, idempotency_key, run_at, priority,
-                                             caused_by_run_id, depth, parent_run_id, parent_step_id, ordinality)
+                                             caused_by_run_id, depth, parent_run_id, parent_step_id, created_by, ordinality)
    cross join lateral (
      select x.settings from stellwerk.workflow_version x
       where x.tenant_id = p_tenant_id and x.workflow_id = o.workflow_id and x.version = o.version offset 0) d
@@ -106,7 +110,7 @@ begin
     insert into stellwerk.timer (tenant_id, kind, run_id, due_at)
     select p_tenant_id, 'start', v_run_ids[o.ordinality], o.run_at
       from unnest(p_orders) with ordinality o (workflow_id, version, trigger_node, payload, old, source, event_id, idempotency_key, run_at, priority,
-                                               caused_by_run_id, depth, parent_run_id, parent_step_id, ordinality)
+                                               caused_by_run_id, depth, parent_run_id, parent_step_id, created_by, ordinality)
      where o.run_at > v_now;
     perform stellwerk.wait_at_gates(p_tenant_id, v_run_ids);
   end if;
@@ -114,6 +118,28 @@ begin
 end
 $$;
 comment on function stellwerk.insert_runs(bigint, stellwerk.run_order[], bigint[]) is 'Inserts pending runs for orders that have been checked; answers their numbers in the same order. Numbers may be given.';
+
+create or replace function stellwerk.asker()
+returns text language sql stable set search_path = ''
+return stellwerk.actor() || coalesce(' for ' || nullif(left(nullif(current_setting('stellwerk.actor', true), ''), 320), stellwerk.actor()), '');
+comment on function stellwerk.asker() is 'Who asks for a run: actor(), and for whom the session says to act where that is not to be believed as it stands.';
+
+create or replace function stellwerk.asked_by(p_tenant_id bigint, p_created_by text, p_parent_run_id bigint, p_caused_by_run_id bigint)
+returns text language plpgsql stable set search_path = '' as $$
+declare
+  v_before text := (select r.created_by from stellwerk.run r
+                     where r.tenant_id = p_tenant_id and r.run_id = coalesce(p_parent_run_id, p_caused_by_run_id));
+begin
+  -- Only the engine names a parent; anybody can name a cause, so who did the deed stays in the list.
+  if v_before is null or p_parent_run_id is not null then
+    return coalesce(v_before, p_created_by);
+  elsif v_before = p_created_by or starts_with(v_before, p_created_by || ' for ') then
+    return v_before;
+  end if;
+  return p_created_by || ' for ' || v_before;
+end
+$$;
+comment on function stellwerk.asked_by(bigint, text, bigint, bigint) is 'Who asked for a run that another one called or caused.';
 
 -- The same for any SQL client: insert into stellwerk.run_request (workflow, payload) values (…) returning run_id.
 create or replace view stellwerk.run_request with (security_barrier) as

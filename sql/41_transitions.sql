@@ -156,31 +156,49 @@ end
 $$;
 comment on function stellwerk.drop_timers(bigint, bigint[]) is 'Removes what was still to come for runs that have ended.';
 
+create or replace function stellwerk.end_run(p_tenant_id bigint, p_run_id bigint, p_state text, p_output jsonb, p_error jsonb, p_reason text)
+returns void language plpgsql set search_path = '' as $$
+begin
+  perform stellwerk.end_runs(p_tenant_id, array[p_run_id], array[p_state], array[p_output], array[p_error], array[p_reason]);
+end
+$$;
+comment on function stellwerk.end_run(bigint, bigint, text, jsonb, jsonb, text) is 'end_runs for one run.';
+
+-- "between" names the partition, which an array alone does not.
 create or replace function stellwerk.end_runs(
   p_tenant_id bigint, p_run_ids bigint[], p_states text[], p_outputs jsonb[], p_errors jsonb[], p_reasons text[])
 returns void language plpgsql set search_path = '' as $$
 declare
-  v_now timestamptz := stellwerk.clock();
+  v_now   timestamptz := stellwerk.clock();
+  v_first bigint := p_run_ids[1];
+  v_last  bigint := p_run_ids[cardinality(p_run_ids)];
 begin
-  for i in 1 .. cardinality(p_run_ids) loop
-    update stellwerk.run r
-       set state = p_states[i], output = case p_states[i] when 'completed' then p_outputs[i] else coalesce(p_outputs[i], r.output) end, error = p_errors[i], reason = p_reasons[i], held = false,
-           started_at = case when p_states[i] = 'cancelled' then r.started_at else coalesce(r.started_at, v_now) end, ended_at = v_now
-     where r.tenant_id = p_tenant_id and r.run_id = p_run_ids[i] and r.state in ('pending', 'running', 'waiting', 'paused');
-    update stellwerk.step s
-       set state = 'cancelled', lease_until = null, timeout_at = null, due_at = null, ended_at = v_now,
-           was = case when p_states[i] <> 'completed' and s.undoes is null then s.state end,
-           reason = case p_states[i] when 'completed' then 'the run was stopped' when 'failed' then 'the run failed'
-                                     else coalesce(p_reasons[i], 'the run was cancelled') end
-     where s.tenant_id = p_tenant_id and s.run_id = p_run_ids[i] and s.state in ('queued', 'running', 'waiting', 'joining');
-  end loop;
+  update stellwerk.run r
+     set held = false, ended_at = v_now,
+         (state, output, error, reason, started_at) = (
+           select u.state, case u.state when 'completed' then u.output else coalesce(u.output, r.output) end, u.error, u.reason,
+                  case u.state when 'cancelled' then r.started_at else coalesce(r.started_at, v_now) end
+             from unnest(p_run_ids, p_states, p_outputs, p_errors, p_reasons) u (run_id, state, output, error, reason)
+            where u.run_id = r.run_id)
+   where r.tenant_id = p_tenant_id and r.run_id between v_first and v_last and r.run_id = any (p_run_ids)
+     and r.state in ('pending', 'running', 'waiting', 'paused');
+  update stellwerk.step s
+     set state = 'cancelled', lease_until = null, timeout_at = null, due_at = null, ended_at = v_now,
+         (was, reason) = (
+           select case when u.state <> 'completed' and s.undoes is null then s.state end,
+                  case u.state when 'completed' then 'the run was stopped' when 'failed' then 'the run failed'
+                               else coalesce(u.reason, 'the run was cancelled') end
+             from unnest(p_run_ids, p_states, p_reasons) u (run_id, state, reason)
+            where u.run_id = s.run_id)
+   where s.tenant_id = p_tenant_id and s.run_id between v_first and v_last and s.run_id = any (p_run_ids)
+     and s.state in ('queued', 'running', 'waiting', 'joining');
   perform stellwerk.drop_timers(p_tenant_id, p_run_ids);
   perform stellwerk.drop_waits(p_tenant_id, p_run_ids, null);
   perform stellwerk.leave_gates(p_tenant_id, p_run_ids);
   perform stellwerk.tell_parents(p_tenant_id, p_run_ids);
 end
 $$;
-comment on function stellwerk.end_runs(bigint, bigint[], text[], jsonb[], jsonb[], text[]) is 'Ends runs as completed, failed or cancelled whatever still lives in them; live steps are cancelled, timers and waits removed, children cancelled and parents told.';
+comment on function stellwerk.end_runs(bigint, bigint[], text[], jsonb[], jsonb[], text[]) is 'Ends runs, named once each and ascending, as completed, failed or cancelled whatever still lives in them; live steps are cancelled, timers and waits removed, children cancelled and parents told. Of outputs, errors and reasons null stands for none at all.';
 
 create or replace function stellwerk.write_cancelled(p_tenant_id bigint, p_tokens stellwerk.token[], p_reason text, p_keep_state boolean)
 returns void language plpgsql set search_path = '' as $$

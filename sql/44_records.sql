@@ -12,7 +12,8 @@ declare
 begin
   select n.nspname, c.relname, c.relkind, format('%I.%I', n.nspname, c.relname) as full_name into v_table
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = target;
-  if v_table.relkind not in ('r', 'p') or v_table.nspname like 'pg\_%' or v_table.nspname in ('information_schema', 'stellwerk', 'stellwerk_queue') then
+  if v_table.relkind not in ('r', 'p') or v_table.nspname like 'pg\_%' or v_table.nspname in ('information_schema', 'stellwerk', 'stellwerk_queue')
+     and (v_table.full_name <> 'stellwerk.case_appointment' or tenant_column is distinct from 'tenant_id') then
     raise exception '% cannot be registered', target
       using errcode = 'SW006', hint = 'Only ordinary or partitioned tables of the application can be.';
   end if;

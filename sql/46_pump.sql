@@ -155,9 +155,9 @@ declare
 begin
   update stellwerk.run r set deaths = r.deaths + 1 where r.tenant_id = p_tenant_id and r.run_id = p_run_id returning r.deaths into v_deaths;
   if v_deaths >= c_max_deaths then
-    perform stellwerk.end_runs(p_tenant_id, array[p_run_id], array['failed'], array[null::jsonb],
-      array[jsonb_build_object('class', p_sqlstate, 'message', p_message, 'retryable', false,
-                               'detail', jsonb_build_object('reason', format('advancing the run raised %s times', v_deaths)))], array[null::text]);
+    perform stellwerk.end_run(p_tenant_id, p_run_id, 'failed', null,
+      jsonb_build_object('class', p_sqlstate, 'message', p_message, 'retryable', false,
+                         'detail', jsonb_build_object('reason', format('advancing the run raised %s times', v_deaths))), null);
   end if;
 end
 $$;

@@ -315,7 +315,7 @@ begin
   if v_wait.exclusive then
     v_found := stellwerk.flow_key(v_wait.tenant_id, v_wait.run_id);
     if v_found.error is not null then
-      perform stellwerk.end_runs(v_wait.tenant_id, array[v_wait.run_id], array['failed'], array[null::jsonb], array[v_found.error], array[null::text]);
+      perform stellwerk.end_run(v_wait.tenant_id, v_wait.run_id, 'failed', null, v_found.error, null);
       perform stellwerk.drop_places(v_wait.tenant_id, array[v_wait.run_id]);
       return null;
     end if;

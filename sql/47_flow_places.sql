@@ -193,8 +193,7 @@ begin
   end if;
   select array_agg(u.reason order by array_position(v_free, u.run_id)) into v_reasons
     from unnest(p_run_ids, p_reasons) u (run_id, reason) where u.run_id = any (v_free);
-  perform stellwerk.end_runs(p_tenant_id, v_free, array_fill('cancelled'::text, array[cardinality(v_free)]),
-    array_fill(null::jsonb, array[cardinality(v_free)]), array_fill(null::jsonb, array[cardinality(v_free)]), v_reasons);
+  perform stellwerk.end_runs(p_tenant_id, v_free, array_fill('cancelled'::text, array[cardinality(v_free)]), null, null, v_reasons);
   perform stellwerk.drop_places(p_tenant_id, v_free);
 end
 $$;

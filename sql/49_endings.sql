@@ -1,9 +1,12 @@
 -- How runs end: failing, stopping, and compensating what was done before they do.
 
-create or replace function stellwerk.finish_runs(p_tenant_id bigint, p_moves stellwerk.move[], out over bigint[], out tokens stellwerk.token[])
+create or replace function stellwerk.finish_runs(
+  p_tenant_id bigint, p_moves stellwerk.move[], out over bigint[], out tokens stellwerk.token[])
 language plpgsql set search_path = '' as $$
 declare
-  v_end   record;
+  v_end     record;
+  v_stopped bigint[] := array[]::bigint[];
+  v_outputs jsonb[] := array[]::jsonb[];
 begin
   tokens := '{}';
   select array_agg(distinct m.run_id) into over
@@ -20,24 +23,43 @@ begin
            m.output, m.step_id, m.state = 'failed' and m.port is null as step_failed,
            case when m.state = 'failed' then m.error
                 when m.input ->> 'outcome' = 'failed' then
-                  jsonb_build_object('class', 'stopped', 'message', coalesce(m.input ->> 'message', 'the workflow stopped the run as failed'),
-                                     'node', m.node_id, 'attempt', m.attempt, 'retryable', false) end as error
+                  jsonb_build_object('class', 'stopped', 'node', m.node_id, 'attempt', m.attempt, 'retryable', false,
+                                     'message', coalesce(m.input ->> 'message', 'the workflow stopped the run as failed')) end as error
       from unnest(p_moves) m
      where (m.scope_id = 0 and m.state = 'failed' and m.port is null) or (m.type = 'logic.stop' and m.state = 'completed')
         or (m.ending and m.state <> 'queued')
      order by m.run_id, m.step_id
   loop
+    if v_end.ending is not true and v_end.state = 'completed' then
+      v_stopped := v_stopped || v_end.run_id;
+      v_outputs := v_outputs || array[v_end.output];
+      continue;
+    end if;
+    -- In the order of the runs, for in that order the runs that called them hear of it.
+    perform stellwerk.stop_runs(p_tenant_id, v_stopped, v_outputs);
+    v_stopped := array[]::bigint[];
+    v_outputs := array[]::jsonb[];
     if v_end.ending then
-      tokens := tokens || stellwerk.continue_ending(p_tenant_id, v_end.run_id, v_end.step_id, case when v_end.step_failed then v_end.error end);
-    elsif v_end.state = 'failed' then
-      tokens := tokens || stellwerk.begin_ending(p_tenant_id, v_end.run_id, 'failed', v_end.output, v_end.error, null);
+      tokens := tokens || stellwerk.continue_ending(
+        p_tenant_id, v_end.run_id, v_end.step_id, case when v_end.step_failed then v_end.error end);
     else
-      perform stellwerk.end_runs(p_tenant_id, array[v_end.run_id], array['completed'], array[v_end.output], array[null::jsonb], array[null::text]);
+      tokens := tokens || stellwerk.begin_ending(p_tenant_id, v_end.run_id, 'failed', v_end.output, v_end.error, null);
     end if;
   end loop;
+  perform stellwerk.stop_runs(p_tenant_id, v_stopped, v_outputs);
 end
 $$;
 comment on function stellwerk.finish_runs(bigint, stellwerk.move[]) is 'Ends the runs in which a step of the outermost scope failed for good, or logic.stop was reached, and goes on with those that are being compensated. Answers these runs, whose tokens in memory are void, and tokens of steps that compensate.';
+
+create or replace function stellwerk.stop_runs(p_tenant_id bigint, p_run_ids bigint[], p_outputs jsonb[])
+returns void language plpgsql set search_path = '' as $$
+begin
+  if cardinality(p_run_ids) > 0 then
+    perform stellwerk.end_runs(p_tenant_id, p_run_ids, array_fill('completed'::text, array[cardinality(p_run_ids)]), p_outputs, null, null);
+  end if;
+end
+$$;
+comment on function stellwerk.stop_runs(bigint, bigint[], jsonb[]) is 'Ends runs that have reached logic.stop as completed.';
 
 create or replace function stellwerk.begin_ending(
   p_tenant_id bigint, p_run_id bigint, p_state text, p_output jsonb, p_error jsonb, p_reason text)
@@ -47,17 +69,19 @@ begin
   if not exists (select from stellwerk.step s where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.undo is not null)
      and not exists (
        select from stellwerk.step s
-        where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.state in ('queued', 'running', 'waiting', 'joining') and s.state = 'running'
+        where s.tenant_id = p_tenant_id and s.run_id = p_run_id
+          and s.state in ('queued', 'running', 'waiting', 'joining') and s.state = 'running'
           and exists (select from stellwerk.run r join stellwerk.plan_node n
                           on n.tenant_id = p_tenant_id and n.workflow_id = r.workflow_id and n.version = r.version and n.node_id = s.node_id
                        where r.tenant_id = p_tenant_id and r.run_id = p_run_id and n.compensate is not null)) then
-    perform stellwerk.end_runs(p_tenant_id, array[p_run_id], array[p_state], array[p_output], array[p_error], array[p_reason]);
+    perform stellwerk.end_run(p_tenant_id, p_run_id, p_state, p_output, p_error, p_reason);
     return '{}'::stellwerk.token[];
   end if;
   perform stellwerk.mark_ending(p_tenant_id, p_run_id, p_state, p_output, p_error, p_reason);
   perform stellwerk.cancel_steps(p_tenant_id, p_run_id, array(
     select s.step_id from stellwerk.step s
-     where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.state in ('queued', 'running', 'waiting', 'joining') and s.state <> 'running'),
+     where s.tenant_id = p_tenant_id and s.run_id = p_run_id
+       and s.state in ('queued', 'running', 'waiting', 'joining') and s.state <> 'running'),
     case p_state when 'failed' then 'the run failed' else coalesce(p_reason, 'the run was cancelled') end, false);
   perform stellwerk.drop_timers(p_tenant_id, array[p_run_id]);
   return stellwerk.continue_ending(p_tenant_id, p_run_id, null, null);
@@ -85,13 +109,14 @@ begin
   -- A step that was under way may fail; a compensation that fails for good is the run's failure.
   if p_error is not null and exists (select from stellwerk.step s
        where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.step_id = p_step_id and s.undoes is not null) then
-    perform stellwerk.end_runs(p_tenant_id, array[p_run_id], array['failed'], array[null::jsonb],
-      array[coalesce(v_run.error, jsonb_build_object('class', 'cancelled', 'message', v_run.reason, 'retryable', false))
-            || jsonb_build_object('compensation', p_error)], array[v_run.reason]);
+    perform stellwerk.end_run(p_tenant_id, p_run_id, 'failed', null,
+      coalesce(v_run.error, jsonb_build_object('class', 'cancelled', 'message', v_run.reason, 'retryable', false))
+      || jsonb_build_object('compensation', p_error), v_run.reason);
     return '{}'::stellwerk.token[];
   end if;
   if exists (select from stellwerk.step s
-              where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.state in ('queued', 'running', 'waiting', 'joining') and s.undoes is not null) then
+              where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.undoes is not null
+                and s.state in ('queued', 'running', 'waiting', 'joining')) then
     return '{}'::stellwerk.token[];
   end if;
   select * into v_undo from stellwerk.step s
@@ -102,7 +127,7 @@ begin
   end if;
   if not exists (select from stellwerk.step s
                   where s.tenant_id = p_tenant_id and s.run_id = p_run_id and s.state in ('queued', 'running', 'waiting', 'joining')) then
-    perform stellwerk.end_runs(p_tenant_id, array[p_run_id], array[v_run.ending], array[null::jsonb], array[v_run.error], array[v_run.reason]);
+    perform stellwerk.end_run(p_tenant_id, p_run_id, v_run.ending, null, v_run.error, v_run.reason);
   end if;
   return '{}'::stellwerk.token[];
 end
@@ -115,8 +140,8 @@ declare
   v_token stellwerk.token;
 begin
   v_token := (
-    select row(p_run.run_id, nextval('stellwerk.step_id_seq'), true, p_run.workflow_id, p_run.version, p_run.trigger_node, n.node_id, p_step.scope_id,
-               0, 0, 0, null, stellwerk.clock(), n.type, n.runs_in, n.alone, false, true, true)::stellwerk.token
+    select row(p_run.run_id, nextval('stellwerk.step_id_seq'), true, p_run.workflow_id, p_run.version, p_run.trigger_node, n.node_id,
+               p_step.scope_id, 0, 0, 0, null, stellwerk.clock(), n.type, n.runs_in, n.alone, false, true, true)::stellwerk.token
       from stellwerk.plan_node n
      where n.tenant_id = p_tenant_id and n.workflow_id = p_run.workflow_id and n.version = p_run.version and n.node_id = p_step.undo);
   v_token := (stellwerk.count_visits(p_tenant_id, array[v_token], '{}'))[1];

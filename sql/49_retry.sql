@@ -5,16 +5,12 @@ create or replace function stellwerk.retry_run(run_id bigint, from_node text def
 returns bigint language plpgsql security definer  -- callers have no right to write the tables
 set search_path = '' as $$
 declare
-  v_tenant_id bigint := stellwerk.current_tenant_id();
-  v_run       stellwerk.run := stellwerk.lock_run(v_tenant_id, run_id);
+  v_run stellwerk.run := stellwerk.lock_run_in(run_id, array['failed', 'cancelled'], 'and cannot be retried',
+    'Only a failed or cancelled run can be; cancel this one first, or start another.');
 begin
-  if v_run.state not in ('failed', 'cancelled') then
-    raise exception 'run % is % and cannot be retried', v_run.run_id, v_run.state
-      using errcode = 'SW003', hint = 'Only a failed or cancelled run can be; cancel this one first, or start another.';
-  end if;
-  perform stellwerk.note_action(v_tenant_id, 'retry_run', 'run', v_run.run_id::text, jsonb_build_object('state', v_run.state, 'version', v_run.version),
-    jsonb_strip_nulls(jsonb_build_object('from_node', from_node, 'version', coalesce(version, v_run.version))));
-  perform stellwerk.reopen_run(v_tenant_id, v_run, from_node, coalesce(version, v_run.version));
+  perform stellwerk.note_action(v_run.tenant_id, 'retry_run', 'run', v_run.run_id::text,
+    jsonb_build_object('state', v_run.state, 'version', v_run.version), jsonb_strip_nulls(jsonb_build_object('from_node', from_node, 'version', coalesce(version, v_run.version))));
+  perform stellwerk.reopen_run(v_run.tenant_id, v_run, from_node, coalesce(version, v_run.version));
   perform stellwerk.ring_if_asleep();
   return v_run.run_id;
 end

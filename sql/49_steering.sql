@@ -5,19 +5,16 @@ create or replace function stellwerk.cancel_run(run_id bigint, reason text defau
 returns void language plpgsql security definer  -- callers have no right to write the tables
 set search_path = '' as $$
 declare
-  v_tenant_id bigint := stellwerk.current_tenant_id();
-  v_run       stellwerk.run := stellwerk.lock_run(v_tenant_id, run_id);
+  v_run stellwerk.run := stellwerk.lock_run_in(run_id, array['pending', 'running', 'waiting', 'paused'], 'already',
+    'Only a run that has not ended can be cancelled.');
 begin
-  if v_run.state in ('completed', 'failed', 'cancelled') then
-    raise exception 'run % is % already', v_run.run_id, v_run.state
-      using errcode = 'SW003', hint = 'Only a run that has not ended can be cancelled.';
-  elsif v_run.ending is not null and coalesce(compensate, false) then
+  if v_run.ending is not null and coalesce(compensate, false) then
     raise exception 'run % is being compensated already', v_run.run_id
       using errcode = 'SW003', hint = 'Without compensate it ends at once, and what has not been undone yet stays.';
   end if;
-  perform stellwerk.note_action(v_tenant_id, 'cancel_run', 'run', v_run.run_id::text, jsonb_build_object('state', v_run.state), 
+  perform stellwerk.note_action(v_run.tenant_id, 'cancel_run', 'run', v_run.run_id::text, jsonb_build_object('state', v_run.state),
     jsonb_build_object('reason', reason, 'compensate', coalesce(compensate, false)));
-  perform stellwerk.apply_order(v_tenant_id, v_run.run_id, 'cancel', jsonb_build_object(
+  perform stellwerk.apply_order(v_run.tenant_id, v_run.run_id, 'cancel', jsonb_build_object(
     'reason', coalesce(reason, 'cancelled by ' || stellwerk.actor()), 'compensate', coalesce(compensate, false)));
 end
 $$;
@@ -27,15 +24,11 @@ create or replace function stellwerk.pause_run(run_id bigint)
 returns void language plpgsql security definer  -- callers have no right to write the tables
 set search_path = '' as $$
 declare
-  v_tenant_id bigint := stellwerk.current_tenant_id();
-  v_run       stellwerk.run := stellwerk.lock_run(v_tenant_id, run_id);
+  v_run stellwerk.run := stellwerk.lock_run_in(run_id, array['pending', 'running', 'waiting'], 'and cannot be paused',
+    'Only a pending, running or waiting run can be.');
 begin
-  if v_run.state not in ('pending', 'running', 'waiting') then
-    raise exception 'run % is % and cannot be paused', v_run.run_id, v_run.state
-      using errcode = 'SW003', hint = 'Only a pending, running or waiting run can be.';
-  end if;
-  perform stellwerk.note_action(v_tenant_id, 'pause_run', 'run', v_run.run_id::text, jsonb_build_object('state', v_run.state), null);
-  perform stellwerk.apply_order(v_tenant_id, v_run.run_id, 'pause', jsonb_build_object('by', stellwerk.actor()));
+  perform stellwerk.note_action(v_run.tenant_id, 'pause_run', 'run', v_run.run_id::text, jsonb_build_object('state', v_run.state), null);
+  perform stellwerk.apply_order(v_run.tenant_id, v_run.run_id, 'pause', jsonb_build_object('by', stellwerk.actor()));
 end
 $$;
 comment on function stellwerk.pause_run(bigint) is 'Stops a run and the runs it called where they stand: attempts under way may end and are recorded, nothing follows them, timers keep the time they still had, signals are kept. Errors: SW007, SW003.';
@@ -44,24 +37,34 @@ create or replace function stellwerk.resume_run(run_id bigint)
 returns void language plpgsql security definer  -- callers have no right to write the tables
 set search_path = '' as $$
 declare
-  v_tenant_id bigint := stellwerk.current_tenant_id();
-  v_run       stellwerk.run := stellwerk.lock_run(v_tenant_id, run_id);
+  v_run stellwerk.run := stellwerk.lock_run_in(run_id, array['paused'], 'and not paused', 'Only a paused run can be resumed.');
 begin
-  if v_run.state <> 'paused' then
-    raise exception 'run % is % and not paused', v_run.run_id, v_run.state using errcode = 'SW003', hint = 'Only a paused run can be resumed.';
-  end if;
-  perform stellwerk.note_action(v_tenant_id, 'resume_run', 'run', v_run.run_id::text, jsonb_build_object('state', v_run.state), null);
-  perform stellwerk.apply_order(v_tenant_id, v_run.run_id, 'resume', '{}');
+  perform stellwerk.note_action(v_run.tenant_id, 'resume_run', 'run', v_run.run_id::text, jsonb_build_object('state', v_run.state), null);
+  perform stellwerk.apply_order(v_run.tenant_id, v_run.run_id, 'resume', '{}');
 end
 $$;
 comment on function stellwerk.resume_run(bigint) is 'A paused run, and the runs it called, go on: timers run again for the time they still had, held messages are applied. Errors: SW007, SW003 when it is not paused.';
+
+create or replace function stellwerk.lock_run_in(p_run_id bigint, p_states text[], p_refusal text, p_hint text)
+returns stellwerk.run language plpgsql set search_path = '' as $$
+declare
+  v_run stellwerk.run := stellwerk.lock_run(stellwerk.current_tenant_id(), p_run_id);
+begin
+  if v_run.state <> all (p_states) then
+    raise exception 'run % is % %', v_run.run_id, v_run.state, p_refusal using errcode = 'SW003', hint = p_hint;
+  end if;
+  return v_run;
+end
+$$;
+comment on function stellwerk.lock_run_in(bigint, text[], text, text) is 'A run of the current tenant in one of the states given, locked. Errors: SW007 when there is none; SW003 in another state: run 7 is failed, and then the words and the hint given.';
 
 create or replace function stellwerk.apply_order(p_tenant_id bigint, p_run_id bigint, p_order text, p_data jsonb)
 returns void language plpgsql set search_path = '' as $$
 declare
   v_state text := (select r.state from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = p_run_id);
 begin
-  if v_state in ('completed', 'failed', 'cancelled') or (p_order = 'pause' and v_state = 'paused') or (p_order = 'resume' and v_state <> 'paused') then
+  if v_state in ('completed', 'failed', 'cancelled') or (p_order = 'pause' and v_state = 'paused')
+     or (p_order = 'resume' and v_state <> 'paused') then
     return;
   end if;
   case p_order
@@ -70,7 +73,7 @@ begin
         perform stellwerk.thaw_runs(p_tenant_id, array[p_run_id]);
         perform stellwerk.fail_run(p_tenant_id, p_run_id, 'cancelled', null, p_data ->> 'reason');
       else
-        perform stellwerk.end_runs(p_tenant_id, array[p_run_id], array['cancelled'], array[null::jsonb], array[null::jsonb], array[p_data ->> 'reason']);
+        perform stellwerk.end_run(p_tenant_id, p_run_id, 'cancelled', null, null, p_data ->> 'reason');
       end if;
     when 'pause' then
       perform stellwerk.freeze_runs(p_tenant_id, array[p_run_id], coalesce(p_data ->> 'by', stellwerk.actor()));
@@ -130,10 +133,12 @@ begin
       using errcode = 'SW003', hint = 'Only a step that waits, or that nobody has begun, can be.';
   end if;
   perform stellwerk.check_payload(coalesce(p_output, 'null'));
-  v_moves := stellwerk.ended_moves(p_run.tenant_id, array[p_run.run_id], array[v_step.step_id], array[p_port], array[p_output], array[null::jsonb]);
+  v_moves := stellwerk.ended_moves(
+    p_run.tenant_id, array[p_run.run_id], array[v_step.step_id], array[p_port], array[p_output], array[null::jsonb]);
   if p_port <> 'next' and not coalesce((v_moves[1]).edges ? p_port, false) then
     raise exception 'no edge leaves node % by port %', v_step.node_id, quote_literal(p_port)
-      using errcode = 'SW003', hint = format('Its ports are: %s.', coalesce((select string_agg(k.name, ', ') from jsonb_object_keys((v_moves[1]).edges) k (name)), 'next'));
+      using errcode = 'SW003', hint = format('Its ports are: %s.',
+        coalesce((select string_agg(k.name, ', ') from jsonb_object_keys((v_moves[1]).edges) k (name)), 'next'));
   end if;
   v_moves[1].state := 'skipped';
   -- What it waited for, and the iterations below a loop, are over.
@@ -151,17 +156,13 @@ create or replace function stellwerk.edit_run(run_id bigint, payload jsonb defau
 returns void language plpgsql security definer  -- callers have no right to write the tables
 set search_path = '' as $$
 declare
-  v_tenant_id bigint := stellwerk.current_tenant_id();
-  v_run       stellwerk.run := stellwerk.lock_run(v_tenant_id, run_id);
+  v_run stellwerk.run := stellwerk.lock_run_in(run_id, array['failed', 'cancelled', 'paused'], 'and cannot be edited',
+    'Pause it first. A failed or cancelled run can be edited and then retried.');
 begin
-  if v_run.state not in ('failed', 'cancelled', 'paused') then
-    raise exception 'run % is % and cannot be edited', v_run.run_id, v_run.state
-      using errcode = 'SW003', hint = 'Pause it first. A failed or cancelled run can be edited and then retried.';
-  end if;
-  perform stellwerk.note_edit(v_tenant_id, v_run, payload, vars);
+  perform stellwerk.note_edit(v_run.tenant_id, v_run, payload, vars);
   if payload is not null then
     perform stellwerk.check_payload(payload);
-    update stellwerk.run r set payload = edit_run.payload where r.tenant_id = v_tenant_id and r.run_id = v_run.run_id;
+    update stellwerk.run r set payload = edit_run.payload where r.tenant_id = v_run.tenant_id and r.run_id = v_run.run_id;
   end if;
   if vars is not null then
     perform stellwerk.check_payload(vars);
@@ -169,7 +170,7 @@ begin
       raise exception 'vars must be an object of names and values' using errcode = 'SW002', hint = 'For example {"amount": 10}.';
     end if;
     insert into stellwerk.variable (tenant_id, run_id, scope_id, name, value)
-    select v_tenant_id, v_run.run_id, 0, v.key, v.value from jsonb_each(vars) v
+    select v_run.tenant_id, v_run.run_id, 0, v.key, v.value from jsonb_each(vars) v
     on conflict on constraint variable_pkey do update set value = excluded.value;
   end if;
 end

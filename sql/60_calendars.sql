@@ -28,9 +28,23 @@ begin
   update stellwerk.tenant t set time_zone = set_time_zone.time_zone where t.tenant_id = v_tenant_id;
   update stellwerk.schedule s set next_run = stellwerk.next_time(s, v_now)
    where s.tenant_id = v_tenant_id and s.time_zone is null and s.cron is not null and s.next_run > v_now;
+  perform stellwerk.reckon_anew(v_tenant_id);
 end
 $$;
-comment on function stellwerk.set_time_zone(text) is 'Sets the tenant''s time zone, in which times without an offset, days, and schedules without a zone of their own are meant from now on. Errors: SW008.';
+comment on function stellwerk.set_time_zone(text) is 'Sets the tenant''s time zone, in which times without an offset, days, and schedules without a zone of their own are meant from now on; waits that follow a row are reckoned anew, other timers that are set keep their time. Errors: SW008.';
+
+create or replace function stellwerk.reckon_anew(p_tenant_id bigint, p_calendar text default null)
+returns void language plpgsql set search_path = '' as $$
+begin
+  insert into stellwerk.timer_change (tenant_id, slug, column_name)
+  select distinct r.tenant_id, r.slug, r.column_name from stellwerk.row_timer r
+   where r.tenant_id = p_tenant_id and (p_calendar is null or r.calendar = p_calendar);
+  if found then
+    perform stellwerk.ring_if_asleep();
+  end if;
+end
+$$;
+comment on function stellwerk.reckon_anew(bigint, text) is 'Has the waits that follow a row, all or those of a calendar, look at their rows again.';
 
 create or replace function stellwerk.read_time(p_text text, p_zone text)
 returns timestamptz language sql stable set search_path = '' set timezone = 'UTC' set datestyle = 'ISO, YMD' as $$
@@ -66,19 +80,26 @@ begin
           coalesce(array(select distinct d.day from unnest(holidays) d (day) where d.day is not null order by d.day), '{}'), stellwerk.actor())
   on conflict on constraint calendar_pkey do update
      set time_zone = excluded.time_zone, hours = excluded.hours, holidays = excluded.holidays, updated_at = excluded.updated_at, updated_by = excluded.updated_by;
+  perform stellwerk.reckon_anew(v_tenant_id, name);
 end
 $$;
-comment on function stellwerk.set_calendar(text, jsonb, date[], text) is 'Makes or replaces a calendar of working hours: { "mon-fri": [["09:00", "13:00"], ["14:00", "18:00"]], "sat": [["09:00", "12:00"]] }, days without hours, and a time zone (default: the tenant''s). Timers that are set already keep their time. Errors: SW008.';
+comment on function stellwerk.set_calendar(text, jsonb, date[], text) is 'Makes or replaces a calendar of working hours: { "mon-fri": [["09:00", "13:00"], ["14:00", "18:00"]], "sat": [["09:00", "12:00"]] }, days without hours, and a time zone (default: the tenant''s). Waits that follow a row are reckoned anew, other timers that are set keep their time. Errors: SW008.';
 
 create or replace function stellwerk.remove_calendar(name text)
 returns boolean language plpgsql security definer  -- callers have no right to write the table
 set search_path = '' as $$
+declare
+  v_tenant_id bigint := stellwerk.current_tenant_id();
 begin
-  delete from stellwerk.calendar c where c.tenant_id = stellwerk.current_tenant_id() and c.name = remove_calendar.name;
-  return found;
+  delete from stellwerk.calendar c where c.tenant_id = v_tenant_id and c.name = remove_calendar.name;
+  if not found then
+    return false;
+  end if;
+  perform stellwerk.reckon_anew(v_tenant_id, name);
+  return true;
 end
 $$;
-comment on function stellwerk.remove_calendar(text) is 'Removes a calendar; waits that name it fail from then on. Answers whether there was one.';
+comment on function stellwerk.remove_calendar(text) is 'Removes a calendar; waits that name it fail from then on, and those that follow a row wait until there is one of that name again. Answers whether there was one.';
 
 create or replace function stellwerk.weekly_hours(p_hours jsonb)
 returns jsonb language plpgsql immutable set search_path = '' as $$

@@ -5,16 +5,20 @@ create or replace function stellwerk.note_row_change()
 returns trigger language plpgsql security definer  -- who writes to the followed table needs no right on ours
 set search_path = '' as $$
 declare
-  v_key text;
+  v_key  text;
+  v_gone boolean := tg_op = 'DELETE';
 begin
   if tg_op <> 'TRUNCATE' then
     begin
       v_key := stellwerk.row_as_json(old) ->> tg_argv[3];
+      v_gone := v_gone or stellwerk.row_as_json(new) ->> tg_argv[3] is distinct from v_key;
     exception when others then
       v_key := null;  -- the row holds what JSON cannot: all rows are looked at again
+      v_gone := false;
     end;
   end if;
-  insert into stellwerk.timer_change (tenant_id, slug, column_name, row_key) values (tg_argv[0]::bigint, tg_argv[1], tg_argv[2], v_key);
+  insert into stellwerk.timer_change (tenant_id, slug, column_name, row_key, gone)
+  values (tg_argv[0]::bigint, tg_argv[1], tg_argv[2], v_key, v_gone and v_key is not null);
   perform stellwerk.ring_if_asleep();
   return null;
 end
@@ -201,14 +205,18 @@ create or replace function stellwerk.follow_trouble(p_follow stellwerk.followed_
 returns text language plpgsql stable set search_path = '' as $$
 declare
   v_target regclass := to_regclass(p_follow.target);
+  v_table  stellwerk.registered_table;
 begin
-  if not exists (select from stellwerk.registered_table t
-                  where t.tenant_id = p_follow.tenant_id and t.slug = p_follow.slug and t.target = p_follow.target) then
+  select * into v_table from stellwerk.registered_table t
+   where t.tenant_id = p_follow.tenant_id and t.slug = p_follow.slug and t.target = p_follow.target;
+  if v_table.slug is null then
     return format('table %s is not registered any more', p_follow.slug);
   elsif v_target is null then
     return format('table %s is gone', p_follow.target);
   elsif stellwerk.column_type(v_target, p_follow.column_name) is null then
     return format('table %s has no column %s any more', p_follow.target, p_follow.column_name);
+  elsif stellwerk.row_key_column(v_target, v_table.tenant_column) is distinct from p_follow.key_column then
+    return format('rows of table %s are not named by %s any more', p_follow.target, p_follow.key_column);
   elsif (select count(*) from pg_catalog.pg_trigger t
           where t.tgrelid = v_target and t.tgenabled in ('O', 'A') and not t.tgisinternal
             and t.tgname in (stellwerk.follow_trigger(p_follow, 'u'), stellwerk.follow_trigger(p_follow, 'd'), stellwerk.follow_trigger(p_follow, 't'))) < 3 then

@@ -8,7 +8,6 @@ declare
   v_now     timestamptz := stellwerk.clock();
   v_timer   stellwerk.row_timer;
   v_row     record;
-  v_due     timestamptz;
 begin
   v_timer := row(p_tenant_id, p_token.run_id, p_token.step_id, p_of ->> 'table', p_of ->> 'column', p_of ->> 'key', p_shift, p_calendar, null, null, v_now);
   if coalesce(v_timer.row_key, '') = '' then
@@ -16,6 +15,7 @@ begin
     v_outcome.error := stellwerk.step_error(p_token, 'no_key', format('the key of the row in table %s is empty', v_timer.slug), false);
     return v_outcome;
   end if;
+  perform stellwerk.wish_to_follow(v_timer);
   v_row := stellwerk.read_row_time(v_timer);
   if v_row.state = 'locked' then
     v_outcome.port := '*later';
@@ -25,12 +25,11 @@ begin
     v_outcome.error := stellwerk.step_error(p_token, 'bad_key', v_row.trouble, false);
     return v_outcome;
   elsif v_row.state = 'time' then
-    v_due := stellwerk.row_due(v_timer, v_row.at);
-    if v_due <= v_now then
-      return stellwerk.pass_by(p_token, p_config, v_due, v_now);
+    if v_row.due <= v_now then
+      return stellwerk.pass_by(p_token, p_config, v_row.due, v_now);
     end if;
     insert into stellwerk.timer (tenant_id, kind, run_id, step_id, due_at)
-    values (p_tenant_id, 'row', p_token.run_id, p_token.step_id, v_due);
+    values (p_tenant_id, 'row', p_token.run_id, p_token.step_id, v_row.due);
   elsif v_row.state = 'gone' then
     -- The next tick ends the wait, by the same way as for a row that goes later.
     insert into stellwerk.timer_change (tenant_id, slug, column_name, row_key)
@@ -45,26 +44,33 @@ end
 $$;
 comment on function stellwerk.begin_row_wait(bigint, stellwerk.token, jsonb, jsonb, interval, text) is 'Begins to wait for a time in a row of a registered table, which is followed from then on.';
 
-create or replace function stellwerk.row_due(p_timer stellwerk.row_timer, p_at timestamptz)
-returns timestamptz language plpgsql stable set search_path = '' as $$
-declare
-  v_calendar stellwerk.calendar;
+-- A version that was published long ago may come to its wait when the column is followed no more.
+create or replace function stellwerk.wish_to_follow(p_timer stellwerk.row_timer)
+returns void language plpgsql set search_path = '' as $$
 begin
-  if p_timer.calendar is not null then
-    select * into v_calendar from stellwerk.calendar c where c.tenant_id = p_timer.tenant_id and c.name = p_timer.calendar;
-  end if;
-  return stellwerk.due_time(p_at, p_timer.shift, coalesce(v_calendar.time_zone, stellwerk.zone_of(p_timer.tenant_id)), v_calendar);
+  insert into stellwerk.followed_column (tenant_id, slug, column_name, target, key_column, trouble)
+  select t.tenant_id, t.slug, p_timer.column_name, t.target, stellwerk.row_key_column(to_regclass(t.target), t.tenant_column), 'its triggers have not been made'
+    from stellwerk.registered_table t
+   where t.tenant_id = p_timer.tenant_id and t.slug = p_timer.slug and stellwerk.row_key_column(to_regclass(t.target), t.tenant_column) is not null
+     and not exists (select from stellwerk.followed_column f
+                      where f.tenant_id = t.tenant_id and f.slug = t.slug and f.column_name = p_timer.column_name)
+  on conflict do nothing;
 end
 $$;
-comment on function stellwerk.row_due(stellwerk.row_timer, timestamptz) is 'When a step that follows a row goes on, for the time that stands in the row.';
+comment on function stellwerk.wish_to_follow(stellwerk.row_timer) is 'Notes a column that a step follows, unless it is: registering its table again makes the triggers.';
 
--- state: time, empty, gone, locked (look again later), bad_key, broken.
-create or replace function stellwerk.read_row_time(p_timer stellwerk.row_timer, out state text, out at timestamptz, out key text, out trouble text)
+-- Whatever stands in the row or is wrong with its table ends here, for the callers work for many runs. state: time, empty, gone,
+-- hidden (gone, or not to be seen), locked (look again later), bad_key, broken.
+create or replace function stellwerk.read_row_time(
+  p_timer stellwerk.row_timer, out state text, out at timestamptz, out due timestamptz, out key text, out trouble text)
 language plpgsql set search_path = '' set lock_timeout = '400ms' as $$
 declare
-  v_follow stellwerk.followed_column;
-  v_table  stellwerk.registered_table;
-  v_type   text;
+  v_follow   stellwerk.followed_column;
+  v_table    stellwerk.registered_table;
+  v_calendar stellwerk.calendar;
+  v_type     text;
+  v_key_type text;
+  v_zone     text := stellwerk.zone_of(p_timer.tenant_id);
 begin
   state := 'broken';
   select * into v_follow from stellwerk.followed_column f
@@ -76,43 +82,69 @@ begin
   end if;
   select * into v_table from stellwerk.registered_table t where t.tenant_id = p_timer.tenant_id and t.slug = p_timer.slug;
   v_type := stellwerk.column_type(v_follow.target::regclass, v_follow.column_name);
+  v_key_type := stellwerk.column_type(v_follow.target::regclass, v_follow.key_column);
   begin
     perform set_config('search_path', v_table.search_path, true);
     execute format('select %s, to_json(t.%I) #>> ''{}'' from %s t where t.%I = $1::%s%s',
                    case v_type when 'timestamp with time zone' then format('t.%I', v_follow.column_name)
                                else format('t.%I::timestamp at time zone $3', v_follow.column_name) end,
-                   v_follow.key_column, v_follow.target, v_follow.key_column, stellwerk.column_type(v_follow.target::regclass, v_follow.key_column),
+                   v_follow.key_column, v_follow.target, v_follow.key_column, v_key_type,
                    case when v_table.tenant_column is not null then format(' and t.%I = $2', v_table.tenant_column) end)
-       into at, key using p_timer.row_key, p_timer.tenant_id, stellwerk.zone_of(p_timer.tenant_id);
+       into at, key using p_timer.row_key, p_timer.tenant_id, v_zone;
     perform set_config('search_path', '', true);
-    state := case when key is null then 'gone' when at is null or not isfinite(at) then 'empty' else 'time' end;
-    at := case when state = 'time' then at end;
+    if p_timer.calendar is not null then
+      v_calendar := stellwerk.find_calendar(p_timer.tenant_id, p_timer.calendar);
+    end if;
+    state := case when key is not null then case when at is null or not isfinite(at) then 'empty' else 'time' end
+                  when row_security_active(v_follow.target) then 'hidden'
+                  else 'gone' end;
+    due := stellwerk.due_time(case when state = 'time' then at end, p_timer.shift, coalesce(v_calendar.time_zone, v_zone), v_calendar);
+    trouble := case when state = 'hidden' then format('it is gone, or row-level security of table %s hides it from %s, to whom a policy has to show every row',
+                                                      v_follow.target, current_user) end;
   exception
     when lock_not_available or deadlock_detected or query_canceled then
       state := 'locked';
     when data_exception then
-      state := 'bad_key';
-      trouble := format('%s is no key of table %s: %s', quote_literal(left(p_timer.row_key, 100)), p_timer.slug, sqlerrm);
+      state := 'broken';
+      trouble := format('its time cannot be reckoned with: %s', sqlerrm);
+      if not stellwerk.is_value(p_timer.row_key, v_key_type) then
+        state := 'bad_key';
+        trouble := format('%s is no key of table %s: %s', quote_literal(left(p_timer.row_key, 100)), p_timer.slug, sqlerrm);
+      end if;
+    when sqlstate 'SW007' then
+      state := 'broken';
+      trouble := sqlerrm;
     when others then
+      state := 'broken';
       trouble := format('table %s cannot be read: %s', v_follow.target, sqlerrm);
   end;
+  if state <> 'time' then
+    at := null;
+    due := null;
+  end if;
 end
 $$;
-comment on function stellwerk.read_row_time(stellwerk.row_timer) is 'The time that stands in a followed row now, as the engine''s role may read it; waits for a lock no longer than 400 ms.';
+comment on function stellwerk.read_row_time(stellwerk.row_timer) is 'The time that stands in a followed row now, as the engine''s role may read it, and when the step goes on by it; waits for a lock no longer than 400 ms and never raises.';
+
+create or replace function stellwerk.is_value(p_text text, p_type text)
+returns boolean language plpgsql stable set search_path = '' as $$
+begin
+  execute format('select $1::%s', p_type::regtype) using p_text;
+  return true;
+exception when data_exception then
+  return false;
+end
+$$;
+comment on function stellwerk.is_value(text, text) is 'Whether a text is a value of a type, whose name comes from the catalog.';
 
 create or replace function stellwerk.follow_row(p_timer stellwerk.row_timer, p_now timestamptz)
 returns text language plpgsql set search_path = '' as $$
 declare
   v_row record := stellwerk.read_row_time(p_timer);
-  v_due timestamptz;
 begin
-  if v_row.state = 'time' then
-    v_due := stellwerk.row_due(p_timer, v_row.at);
-    if v_due <= p_now then
-      return 'next';
-    end if;
-  end if;
-  if v_row.state in ('gone', 'locked') then
+  if v_row.due <= p_now then
+    return 'next';
+  elsif v_row.state in ('gone', 'locked') then
     return v_row.state;
   end if;
   update stellwerk.row_timer r set row_time = v_row.at, trouble = v_row.trouble
@@ -120,10 +152,10 @@ begin
      and (r.row_time, r.trouble) is distinct from (v_row.at, v_row.trouble);
   delete from stellwerk.timer t
    where t.tenant_id = p_timer.tenant_id and t.run_id = p_timer.run_id and t.step_id = p_timer.step_id and t.kind = 'row'
-     and t.due_at is distinct from v_due;
-  if v_due is not null then
+     and t.due_at is distinct from v_row.due;
+  if v_row.due is not null then
     insert into stellwerk.timer (tenant_id, kind, run_id, step_id, due_at)
-    select p_timer.tenant_id, 'row', p_timer.run_id, p_timer.step_id, v_due
+    select p_timer.tenant_id, 'row', p_timer.run_id, p_timer.step_id, v_row.due
      where not exists (select from stellwerk.timer t
                         where t.tenant_id = p_timer.tenant_id and t.run_id = p_timer.run_id and t.step_id = p_timer.step_id and t.kind = 'row');
   end if;
@@ -141,6 +173,7 @@ declare
   v_timer   stellwerk.row_timer;
   v_runs    bigint[];
   v_left    bigint[] := '{}'::bigint[];  -- runs whose timers must be looked at again
+  v_locked  text[] := '{}'::text[];
   v_ended   stellwerk.row_timer[] := array[]::stellwerk.row_timer[];
   v_ports   text[] := '{}'::text[];
   v_answer  text;
@@ -169,9 +202,15 @@ begin
          and not exists (select from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = t.run_id and o.state = 'paused')
        order by t.run_id, t.step_id
     loop
-      v_answer := stellwerk.follow_row(v_timer, v_now);
+      v_answer := case when v_timer.slug = any (v_locked) then 'locked' else stellwerk.follow_row(v_timer, v_now) end;
+      -- What the engine's role may not see is gone when the trigger says so.
+      if v_answer = 'hidden' and exists (select from unnest(v_changes) c
+                                          where c.gone and (c.slug, c.column_name, c.row_key) = (v_timer.slug, v_timer.column_name, v_timer.row_key)) then
+        v_answer := 'gone';
+      end if;
       if v_answer = 'locked' then
         v_left := v_left || v_timer.run_id;
+        v_locked := v_locked || v_timer.slug;  -- somebody alters the table: it is not waited for a second time
       elsif v_answer in ('next', 'gone') then
         v_ended := v_ended || v_timer;
         v_ports := v_ports || v_answer;

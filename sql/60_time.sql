@@ -22,7 +22,7 @@ begin
     v_broken := v_broken + stellwerk.check_watches(v_tenant_id);
     v_bulk := v_bulk + stellwerk.work_bulk_operations(v_tenant_id);
     v_requeued := v_requeued + stellwerk.reconcile_tenant(v_tenant_id) + stellwerk.requeue_exports(v_tenant_id)
-                  + stellwerk.requeue_messages(v_tenant_id);
+                  + stellwerk.requeue_messages(v_tenant_id) + stellwerk.settle_tasks(v_tenant_id);
     perform stellwerk.forget_flow(v_tenant_id);
   end loop;
   -- Alone in its transaction, so that nobody waits behind it for a run that a timer has just moved; but not never.

@@ -5,7 +5,8 @@ returns stellwerk.outcome language plpgsql set search_path = '' as $$
 declare
   v_outcome stellwerk.outcome := row(null, p_config, null, null);
   v_now     timestamptz := stellwerk.clock();
-  v_of      jsonb := p_config -> case when p_node.type like 'timer.%' then 'at' else 'of' end;
+  v_place   constant text := case when p_node.type like 'timer.%' then 'at' else 'of' end;
+  v_of      jsonb := p_config -> v_place;
   v_name    text := p_config ->> 'calendar';
   v_calendar stellwerk.calendar;
   v_zone    text;
@@ -18,7 +19,9 @@ begin
     end if;
     v_zone := coalesce(v_calendar.time_zone, stellwerk.zone_of(p_tenant_id));
     v_shift := coalesce(-(coalesce(p_config ->> 'before', p_config ->> 'offset'))::interval, (p_config ->> 'after')::interval, '0');
-    if jsonb_typeof(v_of) = 'object' then
+    if jsonb_typeof(v_of) = 'object' and jsonb_typeof(p_node.config -> v_place) <> 'object' then
+      raise data_exception using message = 'a row to follow is named in the workflow itself, not by an expression';
+    elsif jsonb_typeof(v_of) = 'object' then
       return stellwerk.begin_row_wait(p_tenant_id, p_token, p_config, v_of, v_shift, v_name);
     elsif p_config ->> 'for' is not null and v_name is not null then
       v_due := stellwerk.working_time(v_calendar, v_now, (p_config ->> 'for')::interval);

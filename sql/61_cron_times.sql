@@ -67,8 +67,10 @@ begin
                 -- The last of the month that is no Saturday or Sunday.
                 or (p_fields -> 'days' @> '-2' and p_day = v_last - greatest(extract(isodow from v_last)::integer - 5, 0));
   v_of_week := p_fields -> 'weekdays' @> to_jsonb(v_dow)
-               or p_fields -> 'nth' @> jsonb_build_array(jsonb_build_array(v_dow, (extract(day from p_day)::integer + 6) / 7))
-               or (p_day + 7 > v_last and p_fields -> 'nth' @> jsonb_build_array(jsonb_build_array(v_dow, -1)));
+               -- Pair by pair, for to jsonb [5, 2] contains [2, 5].
+               or exists (select from jsonb_array_elements(p_fields -> 'nth') n (pair)
+                           where (n.pair ->> 0)::integer = v_dow
+                             and ((n.pair ->> 1)::integer = (extract(day from p_day)::integer + 6) / 7 or (n.pair ->> 1 = '-1' and p_day + 7 > v_last)));
   return case when (p_fields ->> 'both')::boolean then v_of_month and v_of_week else v_of_month or v_of_week end;
 end
 $$;

@@ -3,14 +3,25 @@
 create or replace function stellwerk.use_pg_cron()
 returns text language plpgsql set search_path = '' as $$
 declare
-  -- A block, for each part may commit by itself: what a timer or schedule has set going is pumped in the same minute.
+  -- A block, for each part may commit by itself. It goes on as long as timers fire, for at most 50 seconds: a tick fires no more than so
+  -- many, and where the grain is a minute, what is due must not wait for the next one.
   c_command constant text := $job$do $body$
+declare
+  v_until timestamptz := clock_timestamp() + interval '50 seconds';
+  v_tick  jsonb;
+  v_more  boolean;
 begin
-  perform stellwerk.tick();
-  commit;
-  for v_number in 1 .. 100 loop
-    exit when not coalesce((stellwerk.pump() ->> 'more')::boolean, false);
+  loop
+    v_tick := stellwerk.tick();
     commit;
+    v_more := (v_tick ->> 'fired')::integer + (v_tick ->> 'scheduled')::integer > 0;
+    for v_number in 1 .. 10 loop
+      exit when not coalesce((stellwerk.pump() ->> 'more')::boolean, false);
+      v_more := true;
+      commit;
+    end loop;
+    commit;
+    exit when not v_more or clock_timestamp() > v_until;
   end loop;
 end $body$
 $job$;

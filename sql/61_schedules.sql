@@ -216,8 +216,10 @@ create or replace function stellwerk.run_schedule(workflow text, node text defau
 returns bigint language plpgsql security definer  -- callers have no right to write the tables
 set search_path = '' as $$
 declare
-  v_run_id bigint := stellwerk.start_for_time(stellwerk.find_schedule(stellwerk.current_tenant_id(), workflow, node), stellwerk.clock(), true);
+  v_schedule stellwerk.schedule := stellwerk.find_schedule(stellwerk.current_tenant_id(), workflow, node);
+  v_run_id   bigint := stellwerk.start_for_time(v_schedule, stellwerk.clock(), true);
 begin
+  perform stellwerk.note_action(v_schedule.tenant_id, 'run_schedule', 'schedule', v_schedule.schedule_id::text, null, jsonb_build_object('run_id', v_run_id::text));
   perform stellwerk.ring_if_asleep();
   return v_run_id;
 end
@@ -250,6 +252,8 @@ begin
     end if;
     v_started := v_started + (stellwerk.start_for_time(v_schedule, v_at) is not null)::integer;
   end loop;
+  perform stellwerk.note_action(v_schedule.tenant_id, 'backfill_schedule', 'schedule', v_schedule.schedule_id::text, null,
+    jsonb_build_object('since', since, 'until', until, 'started', v_started));
   perform stellwerk.ring_if_asleep();
   return v_started;
 end

@@ -59,31 +59,26 @@ comment on function stellwerk.begin_task(bigint, stellwerk.token, stellwerk.plan
 create or replace function stellwerk.fire_task_timer(p_timer stellwerk.timer)
 returns void language plpgsql set search_path = '' as $$
 declare
+  v_now  timestamptz := stellwerk.clock();
   v_task stellwerk.user_task;
 begin
   select * into v_task from stellwerk.user_task k
    where k.tenant_id = p_timer.tenant_id and k.run_id = p_timer.run_id and k.step_id = p_timer.step_id and k.state in ('open', 'claimed')
-   for update skip locked;
+   order by k.task_id desc limit 1 for no key update skip locked;
   if v_task.task_id is null then
     perform stellwerk.postpone_task_timer(p_timer);
   elsif p_timer.kind = 'escalation' then
     perform stellwerk.escalate_task(v_task, p_timer);
-  elsif v_task.reminded is null then
+  elsif v_task.reminded is null and v_task.due_at > v_now then
     update stellwerk.user_task k set reminded = 'due' where k.tenant_id = v_task.tenant_id and k.task_id = v_task.task_id;
     -- Where the run goes another way at the due time, nobody is told that the task is overdue.
     insert into stellwerk.timer (tenant_id, kind, run_id, step_id, due_at)
     select v_task.tenant_id, 'reminder', v_task.run_id, v_task.step_id, v_task.due_at
      where not exists (select from stellwerk.timer t
                         where t.tenant_id = v_task.tenant_id and t.run_id = v_task.run_id and t.step_id = v_task.step_id
-                          and t.kind = 'wait_timeout' and t.due_at <= v_task.due_at)
-       and v_task.due_at > stellwerk.clock();
-    if v_task.due_at > stellwerk.clock() then
-      perform stellwerk.notify_task(v_task, 'due');
-    else
-      update stellwerk.user_task k set reminded = 'overdue' where k.tenant_id = v_task.tenant_id and k.task_id = v_task.task_id;
-      perform stellwerk.notify_task(v_task, 'overdue');
-    end if;
-  else
+                          and t.kind = 'wait_timeout' and t.due_at <= v_task.due_at);
+    perform stellwerk.notify_task(v_task, 'due');
+  elsif v_task.reminded is distinct from 'overdue' then
     update stellwerk.user_task k set reminded = 'overdue' where k.tenant_id = v_task.tenant_id and k.task_id = v_task.task_id;
     perform stellwerk.notify_task(v_task, 'overdue');
   end if;
@@ -131,7 +126,7 @@ begin
     select k.task_id from unnest(p_timers) t
       join stellwerk.user_task k on k.tenant_id = p_tenant_id and k.run_id = t.run_id and k.step_id = t.step_id
      where t.kind = 'wait_timeout' and k.state in ('open', 'claimed')
-       for update of k skip locked),
+       for no key update of k skip locked),
   expired as (
     update stellwerk.user_task k
        set state = 'expired', reason = 'its time was up', ended_at = stellwerk.clock(), draft = null
@@ -161,28 +156,77 @@ end
 $$;
 comment on function stellwerk.postpone_task_timer(stellwerk.timer) is 'Somebody is deciding the task in an open transaction: the engine does not wait for that, it looks again in a second. A task that is decided needs no timer.';
 
+-- Both are called under the run's lock, by pump too: a task that somebody's open transaction holds is left to settle_tasks.
 create or replace function stellwerk.close_tasks(p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[])
 returns void language plpgsql set search_path = '' as $$
 begin
-  update stellwerk.user_task k
-     set state = 'cancelled', reason = 'the run no longer waits for it', ended_at = stellwerk.clock(), draft = null
+  with free as (
+    select k.task_id from stellwerk.user_task k
+     where k.tenant_id = p_tenant_id and k.run_id = any (p_run_ids) and (p_step_ids is null or k.step_id = any (p_step_ids))
+       and k.state in ('open', 'claimed')
+       for no key update skip locked),
+  closed as (
+    update stellwerk.user_task k
+       set state = 'cancelled', reason = 'the run no longer waits for it', ended_at = stellwerk.clock(), draft = null
+     where k.tenant_id = p_tenant_id and k.task_id in (select f.task_id from free f)
+    returning k.task_id)
+  insert into stellwerk.user_task_change (tenant_id, task_id, cancels)
+  select p_tenant_id, k.task_id, true from stellwerk.user_task k
    where k.tenant_id = p_tenant_id and k.run_id = any (p_run_ids) and (p_step_ids is null or k.step_id = any (p_step_ids))
-     and k.state in ('open', 'claimed');
+     and k.state in ('open', 'claimed') and k.task_id not in (select c.task_id from closed c);
 end
 $$;
-comment on function stellwerk.close_tasks(bigint, bigint[], bigint[]) is 'Ends the open tasks of runs (of the given steps only, if any are given): the run ended, or the step was cancelled or skipped.';
+comment on function stellwerk.close_tasks(bigint, bigint[], bigint[]) is 'Ends the open tasks of runs (of the given steps only, if any are given): the run ended, or the step was cancelled or skipped. Waits for nobody.';
 
 create or replace function stellwerk.shift_tasks(p_tenant_id bigint, p_run_ids bigint[])
 returns void language plpgsql set search_path = '' as $$
 begin
-  update stellwerk.user_task k
-     set due_at = k.due_at + (stellwerk.clock() - r.paused_at)
-    from stellwerk.run r
+  with free as (
+    select k.task_id, stellwerk.clock() - r.paused_at as lasted
+      from stellwerk.user_task k
+      join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = k.run_id and r.paused_at is not null
+     where k.tenant_id = p_tenant_id and k.run_id = any (p_run_ids) and k.state in ('open', 'claimed') and k.due_at is not null
+       for no key update of k skip locked),
+  moved as (
+    update stellwerk.user_task k set due_at = k.due_at + f.lasted
+      from free f where k.tenant_id = p_tenant_id and k.task_id = f.task_id
+    returning k.task_id)
+  insert into stellwerk.user_task_change (tenant_id, task_id, moves_by)
+  select p_tenant_id, k.task_id, stellwerk.clock() - r.paused_at
+    from stellwerk.user_task k
+    join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = k.run_id and r.paused_at is not null
    where k.tenant_id = p_tenant_id and k.run_id = any (p_run_ids) and k.state in ('open', 'claimed') and k.due_at is not null
-     and r.tenant_id = p_tenant_id and r.run_id = k.run_id and r.paused_at is not null;
+     and k.task_id not in (select m.task_id from moved m);
 end
 $$;
-comment on function stellwerk.shift_tasks(bigint, bigint[]) is 'The due dates of paused runs'' tasks move by the time that the pause has lasted.';
+comment on function stellwerk.shift_tasks(bigint, bigint[]) is 'The due dates of paused runs'' tasks move by the time that the pause has lasted. Waits for nobody.';
+
+create or replace function stellwerk.settle_tasks(p_tenant_id bigint)
+returns integer language plpgsql set search_path = '' as $$
+declare
+  v_change stellwerk.user_task_change;
+  v_done   integer := 0;
+begin
+  for v_change in
+    select c.* from stellwerk.user_task_change c where c.tenant_id = p_tenant_id order by c.change_id limit 500 for update skip locked
+  loop
+    perform from stellwerk.user_task k where k.tenant_id = p_tenant_id and k.task_id = v_change.task_id for no key update skip locked;
+    -- Still held: later. Gone: there is nothing to do any more.
+    continue when not found and exists (select from stellwerk.user_task k where k.tenant_id = p_tenant_id and k.task_id = v_change.task_id);
+    update stellwerk.user_task k
+       set state = case when v_change.cancels then 'cancelled' else k.state end,
+           reason = case when v_change.cancels then 'the run no longer waits for it' else k.reason end,
+           ended_at = case when v_change.cancels then stellwerk.clock() end,
+           draft = case when not v_change.cancels then k.draft end,
+           due_at = k.due_at + coalesce(v_change.moves_by, interval '0')
+     where k.tenant_id = p_tenant_id and k.task_id = v_change.task_id and k.state in ('open', 'claimed');
+    delete from stellwerk.user_task_change c where c.tenant_id = p_tenant_id and c.task_id = v_change.task_id and c.change_id = v_change.change_id;
+    v_done := v_done + 1;
+  end loop;
+  return v_done;
+end
+$$;
+comment on function stellwerk.settle_tasks(bigint) is 'Does what close_tasks and shift_tasks had to leave, as far as nobody holds the tasks any more; answers how much of it.';
 
 create or replace function stellwerk.notify_task(p_task stellwerk.user_task, p_what text)
 returns void language plpgsql set search_path = '' as $$

@@ -6,7 +6,7 @@ returns stellwerk.user_task language plpgsql set search_path = '' as $$
 declare
   v_task stellwerk.user_task;
 begin
-  select * into v_task from stellwerk.user_task k where k.tenant_id = p_tenant_id and k.task_id = p_task_id for update;
+  select * into v_task from stellwerk.user_task k where k.tenant_id = p_tenant_id and k.task_id = p_task_id for no key update;
   if v_task.task_id is null then
     raise exception 'there is no task %', coalesce(p_task_id::text, 'null') using errcode = 'SW007', hint = 'stellwerk task list shows the open ones.';
   end if;
@@ -47,7 +47,10 @@ begin
     perform stellwerk.check_was_offered(v_task, p_person);
   end if;
   perform stellwerk.check_task_open(v_task);
-  if v_task.state = 'claimed' and v_task.claimed_by <> p_person.name and not v_task.claimed_by = any (p_person.stands) then
+  if exists (select from stellwerk.user_task_change c where c.tenant_id = p_tenant_id and c.task_id = p_task_id and c.cancels) then
+    raise exception 'task % is cancelled', v_task.task_id
+      using errcode = 'SW003', detail = 'The run no longer waits for it.', hint = format('stellwerk.why(%s) says how its run stands.', v_task.run_id);
+  elsif v_task.state = 'claimed' and v_task.claimed_by <> p_person.name and not v_task.claimed_by = any (p_person.stands) then
     raise exception 'task % is being worked on by %', v_task.task_id, v_task.claimed_by
       using errcode = 'SW003', detail = format('Claimed at %s.', stellwerk.at_text(v_task.claimed_at)),
             hint = format('select stellwerk.reassign_task(%s, …) gives it to somebody else.', v_task.task_id);
@@ -86,7 +89,7 @@ declare
   v_result    jsonb := coalesce(nullif(result, 'null'), '{}');
   v_given     integer;
 begin
-  if not v_task.allow_self and v_person.name = any (stellwerk.starters_of(v_tenant_id, v_task.run_id)) then
+  if not v_task.allow_self and lower(v_person.name) = any (stellwerk.starters_of(v_tenant_id, v_task.run_id)) then
     raise exception '% started run % and may not decide about it', v_person.name, v_task.run_id
       using errcode = 'SW004', hint = format('Somebody else has to: select stellwerk.reassign_task(%s, …);', v_task.task_id);
   end if;
@@ -120,8 +123,11 @@ begin
     raise exception 'task % has no outcomes to choose from', p_task.task_id using errcode = 'SW002', hint = 'Leave the outcome out.';
   elsif p_outcome is null and cardinality(p_task.outcomes) = 1 then
     return p_task.outcomes[1];
-  elsif p_task.outcomes is not null and (p_outcome is null or p_outcome <> all (p_task.outcomes)) then
-    raise exception 'task % cannot come to the outcome %', p_task.task_id, coalesce(quote_literal(p_outcome), 'null')
+  elsif p_task.outcomes is not null and p_outcome is null then
+    raise exception 'task % needs an outcome', p_task.task_id
+      using errcode = 'SW002', hint = format('Choose one of %s.', array_to_string(p_task.outcomes, ', '));
+  elsif p_outcome <> all (p_task.outcomes) then
+    raise exception 'task % cannot come to the outcome %', p_task.task_id, quote_literal(left(p_outcome, 100))
       using errcode = 'SW002', hint = format('Choose one of %s.', array_to_string(p_task.outcomes, ', '));
   end if;
   return p_outcome;
@@ -151,15 +157,14 @@ create or replace function stellwerk.starters_of(p_tenant_id bigint, p_run_id bi
 returns text[] language plpgsql stable set search_path = '' as $$
 begin
   return array(
-    with recursive chain (run_id, parent_run_id, created_by) as (
-      select r.run_id, r.parent_run_id, r.created_by from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = p_run_id
-       union all
-      select r.run_id, r.parent_run_id, r.created_by from chain c join stellwerk.run r on r.tenant_id = p_tenant_id and r.run_id = c.parent_run_id)
-    select lower(coalesce(u.email, c.created_by)) from chain c
-      left join stellwerk.app_user u on u.tenant_id = p_tenant_id and 'db:' || u.login = c.created_by);
+    select lower(coalesce(u.email, n.name))
+      from stellwerk.run r
+     cross join lateral unnest(string_to_array(r.created_by, ' for ')) n (name)
+      left join stellwerk.app_user u on u.tenant_id = p_tenant_id and 'db:' || u.login = n.name
+     where r.tenant_id = p_tenant_id and r.run_id = p_run_id);
 end
 $$;
-comment on function stellwerk.starters_of(bigint, bigint) is 'Who started a run, and the runs that called it.';
+comment on function stellwerk.starters_of(bigint, bigint) is 'Who asked for a run, by address or db:<login>: whoever started it or changed the row that did, for whom that session said to act, and who asked for the runs that called or caused it.';
 
 create or replace function stellwerk.decide_task(p_task stellwerk.user_task, p_outcome text, p_result jsonb, p_by text)
 returns void language plpgsql set search_path = '' as $$
@@ -281,10 +286,10 @@ declare
   v_person     stellwerk.person := stellwerk.task_talker(v_tenant_id, task_id);
   v_comment_id bigint;
 begin
-  if coalesce(length(btrim(body)), 0) not between 1 and 10000 then
+  if coalesce(length(btrim(body, E' \t\r\n')), 0) not between 1 and 10000 then
     raise exception 'a comment has 1 to 10000 characters' using errcode = 'SW002';
   end if;
-  insert into stellwerk.user_task_comment (tenant_id, task_id, actor, body) values (v_tenant_id, comment_task.task_id, v_person.name, btrim(body))
+  insert into stellwerk.user_task_comment (tenant_id, task_id, actor, body) values (v_tenant_id, comment_task.task_id, v_person.name, btrim(body, E' \t\r\n'))
   returning comment_id into v_comment_id;
   return v_comment_id;
 end
@@ -301,6 +306,12 @@ declare
 begin
   if coalesce(length(name), 0) not between 1 and 255 or coalesce(length(reference), 0) not between 1 and 2000 then
     raise exception 'an attachment has a name of 1 to 255 characters and a reference of 1 to 2000' using errcode = 'SW002';
+  elsif name ~ '[[:cntrl:]]' or reference ~ '[[:cntrl:]]' or length(media_type) > 255 or media_type ~ '[[:cntrl:]]' then
+    raise exception 'an attachment''s name, reference and media type are one line each' using errcode = 'SW002';
+  elsif reference ~* '^\s*[a-z][a-z0-9+.-]*:' and reference !~* '^https?://' then
+    -- Pages make links of them.
+    raise exception 'the reference of an attachment is an https address, a path or a number, not %', quote_literal(left(reference, 60))
+      using errcode = 'SW002', hint = 'Put the file into the file store, or give its https:// address.';
   end if;
   insert into stellwerk.user_task_attachment (tenant_id, task_id, actor, name, reference, media_type)
   values (v_tenant_id, attach_to_task.task_id, v_person.name, attach_to_task.name, attach_to_task.reference, attach_to_task.media_type)

@@ -129,7 +129,7 @@ begin
   if v_user_id is null then
     raise exception '%', case when exists (select from stellwerk.app_user u where u.tenant_id = v_tenant_id and u.email = lower(add_user.email))
                               then format('%s is a user already', lower(email)) else format('the login %s belongs to another user', login) end
-      using errcode = 'SW003', hint = 'stellwerk.change_user changes a user.';
+      using errcode = 'SW003', hint = 'stellwerk user change changes a user, stellwerk.change_user in SQL.';
   end if;
   return v_user_id;
 end

@@ -151,6 +151,7 @@ begin
     v_order.source := case when p_kind = 'email' then 'email' else p_delivery.kind end;
     v_order.caused_by_run_id := p_delivery.caused_by_run_id;
     v_order.depth := p_delivery.depth;
+    v_order.created_by := p_delivery.created_by;
     v_run_id := (stellwerk.insert_runs(p_delivery.tenant_id, array[v_order]))[1];
     v_outcome := v_outcome || jsonb_build_object('run_id', v_run_id::text);
     v_delivery.run_ids := v_delivery.run_ids || v_run_id;

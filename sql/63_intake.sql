@@ -37,7 +37,7 @@ begin
     v_key := encode(sha256(convert_to(v_key, 'UTF8')), 'hex');
   end if;
   insert into stellwerk.webhook_delivery (tenant_id, kind, source, key, digest, content_type, headers, body, created_by)
-  values (p_tenant_id, 'webhook', p_source, nullif(v_key, ''), p_digest, left(p_content_type, 200), p_headers, p_body, stellwerk.actor())
+  values (p_tenant_id, 'webhook', p_source, nullif(v_key, ''), p_digest, left(p_content_type, 200), p_headers, p_body, 'hook:' || p_source)
   on conflict do nothing;
   if found then
     perform stellwerk.ring_if_asleep();
@@ -48,18 +48,21 @@ end
 $$;
 comment on function stellwerk.take_delivery(bigint, text, bytea, text, jsonb, bytea) is 'Stores a webhook whose signature the web application has found good. Answers false when it is known already: the same key, or the same signed bytes.';
 
+-- The same is done whether or not there is such a form: two counts, one row, one commit that reaches the disk.
 create or replace function stellwerk.take_submission(
   p_tenant text, p_form text, p_fields jsonb, p_origin text, p_address text, p_key text default null)
 returns double precision language plpgsql security definer  -- looks for the tenant that the address names
 set search_path = '' as $$
 declare
-  c_per_minute constant integer := 20;
-  v_form   stellwerk.form;
-  v_count  integer;
-  v_reason text;
+  c_per_minute    constant integer := 20;
+  c_most_unwanted constant integer := 600;
+  v_form     stellwerk.form;
+  v_wanted   boolean;
+  v_count    integer;
+  v_reason   text;
+  v_delivery bigint;
 begin
   perform stellwerk.check_payload(p_fields, 'form');
-  -- Counted whether or not there is such a form, so that the answer tells nothing of it.
   v_count := stellwerk.count_request(concat_ws(E'\x1f', 'address', p_address, p_tenant, p_form), interval '1 minute');
   if v_count > c_per_minute then
     return 60;
@@ -67,22 +70,28 @@ begin
   select f.* into v_form
     from stellwerk.form f join stellwerk.tenant t on t.tenant_id = f.tenant_id
    where t.slug = p_tenant and f.form = p_form and f.enabled and stellwerk.may_act_for(f.tenant_id);
-  if v_form.form is null or (cardinality(v_form.origins) > 0 and coalesce(lower(p_origin), '') <> all (v_form.origins)) then
-    return null;
+  v_wanted := v_form.form is not null and (cardinality(v_form.origins) = 0 or coalesce(lower(p_origin), '') = any (v_form.origins));
+  if v_wanted then
+    v_count := stellwerk.count_request(concat_ws(E'\x1f', 'form', v_form.tenant_id, v_form.form), v_form.per);
+  else
+    v_count := stellwerk.count_request('unwanted', interval '1 minute');
   end if;
-  v_count := stellwerk.count_request(concat_ws(E'\x1f', 'form', v_form.tenant_id, v_form.form), v_form.per);
-  if v_count > v_form.max_count * 10 then
+  if v_count > (case when v_wanted then v_form.max_count * 10 else c_most_unwanted end) then
     return null;  -- a flood: not even kept
-  elsif v_count > v_form.max_count then
+  elsif v_wanted and v_count > v_form.max_count then
     v_reason := format('more than %s submissions within %s', v_form.max_count, v_form.per);
-  elsif coalesce(p_fields ->> v_form.honeypot, '') <> '' then
+  elsif coalesce(p_fields ->> coalesce(v_form.honeypot, 'website'), '') <> '' then
     v_reason := format('the hidden field %s was filled in', quote_literal(v_form.honeypot));
   end if;
   insert into stellwerk.webhook_delivery (tenant_id, kind, source, key, payload, state, reason, created_by)
-  values (v_form.tenant_id, 'form', v_form.form, encode(sha256(convert_to(p_key, 'UTF8')), 'hex'), p_fields - v_form.honeypot,
-          case when v_reason is null then 'pending' else 'ignored' end, v_reason, 'form:' || v_form.form)
-  on conflict do nothing;
-  if v_reason is null then
+  values (coalesce(v_form.tenant_id, 0), 'form', p_form, encode(sha256(convert_to(p_key, 'UTF8')), 'hex'),
+          p_fields - coalesce(v_form.honeypot, 'website'), case when v_wanted and v_reason is null then 'pending' else 'ignored' end,
+          v_reason, 'form:' || p_form)
+  on conflict do nothing
+  returning delivery_id into v_delivery;
+  if not v_wanted then
+    delete from stellwerk.webhook_delivery d where d.tenant_id = coalesce(v_form.tenant_id, 0) and d.delivery_id = v_delivery;
+  elsif v_reason is null then
     perform stellwerk.ring_if_asleep();
   end if;
   return null;
@@ -135,7 +144,7 @@ begin
   insert into stellwerk.webhook_delivery as d (tenant_id, kind, source, key, payload, event, state, reason, caused_by_run_id, depth, created_by)
   values (v_tenant_id, 'event', name, dedupe_key, coalesce(payload, 'null'), name,
           case when v_depth > c_max_depth then 'ignored' else 'pending' end,
-          case when v_depth > c_max_depth then 'suppressed: the chain of runs that cause each other is longer than 8' end, v_run_id, v_depth, stellwerk.actor())
+          case when v_depth > c_max_depth then 'suppressed: the chain of runs that cause each other is longer than 8' end, v_run_id, v_depth, stellwerk.asker())
   on conflict do nothing returning d.delivery_id into v_id;
   if v_id is null then
     select d.delivery_id into v_id from stellwerk.webhook_delivery d

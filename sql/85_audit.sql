@@ -186,7 +186,13 @@ create or replace trigger app_user_audited after insert or update or delete on s
 -- What people do with a task; that a run asks, and stops asking, is the run's own history.
 create or replace trigger user_task_audited after update on stellwerk.user_task
   for each row execute function stellwerk.audit_row(
-    'id:task_id', 'only:state,assignee,role,claimed_by,outcome,completed_by', 'skip:expire_tasks,close_tasks,forget_runs');
+    'id:task_id', 'only:state,assignee,role,claimed_by,outcome,completed_by', 'skip:expire_tasks,close_tasks,settle_tasks,forget_tasks');
+create or replace trigger calendar_audited after insert or update or delete on stellwerk.calendar
+  for each row execute function stellwerk.audit_row('id:name', 'omit:updated_at,updated_by');
+-- That a schedule comes and goes with a version is told by the publishing; to pause and to resume it is somebody's act.
+create or replace trigger schedule_audited after update on stellwerk.schedule
+  for each row when ((old.paused_at is null) <> (new.paused_at is null))
+  execute function stellwerk.audit_row('id:schedule_id', 'only:paused_at,paused_by', 'name:pause=paused_at');
 create or replace trigger webhook_source_audited after insert or update or delete on stellwerk.webhook_source
   for each row execute function stellwerk.audit_row('id:source', 'mask:secrets', 'omit:created_at,created_by');
 create or replace trigger form_audited after insert or update or delete on stellwerk.form
@@ -194,7 +200,10 @@ create or replace trigger form_audited after insert or update or delete on stell
 -- What a workflow writes into its case stands in case_history under run:<id>, and in the run's steps.
 create or replace trigger backoffice_case_audited after insert or update or delete on stellwerk.backoffice_case
   for each row execute function stellwerk.audit_row(
-    'id:case_id', 'omit:created_at,updated_at', 'skip:push_case,update_case_status,forget_cases');
+    'id:case_id', 'omit:created_at,updated_at,version,search', 'skip:push_case,update_case_status,forget_cases');
+create or replace trigger case_appointment_audited after insert or update or delete on stellwerk.case_appointment
+  for each row execute function stellwerk.audit_row(
+    'id:appointment_id', 'omit:created_at,created_by,updated_at,version', 'skip:push_case_appointment,forget_cases');
 
 create or replace view stellwerk.audit_overview with (security_barrier) as
 select a.audit_id, a.acted_at, a.actor, a.database_user, a.action, a.subject, a.subject_id, a.before, a.after

@@ -35,14 +35,14 @@ begin
   v_queue := stellwerk.prune_queue_log();
   v_more := v_more or v_queue >= 20000;
   -- Last, so that its locks are held for the shortest time.
-  v_ddl := stellwerk.keep_partitions();
+  v_ddl := coalesce(stellwerk.keep_partitions(), stellwerk.unfollow_column(at_once));
   v_more := v_more or v_ddl is not null;
   perform set_config('stellwerk.next_housekeeping', (extract(epoch from clock_timestamp())::bigint + case when v_more then 1 else 60 end)::text, false);
   return jsonb_strip_nulls(jsonb_build_object('removed', v_removed, 'queue_log', nullif(v_queue, 0), 'partition', v_ddl, 'more', v_more,
                                               'milliseconds', round(extract(epoch from clock_timestamp() - v_start) * 1000)));
 end
 $$;
-comment on function stellwerk.keep_house(boolean, integer) is 'Removes what has expired, for about so many milliseconds, prunes the queue''s log, and makes or drops at most one partition. Called by tick; a session does it once a minute, or each second while there is more, unless at_once. Answers what was done; null when it was not its turn.';
+comment on function stellwerk.keep_house(boolean, integer) is 'Removes what has expired, for about so many milliseconds, prunes the queue''s log, and makes or drops at most one partition, or the triggers of a column that nobody follows any more. Called by tick; a session does it once a minute, or each second while there is more, unless at_once. Answers what was done; null when it was not its turn.';
 
 create or replace function stellwerk.set_retention(runs interval default null, events interval default null, audit interval default null)
 returns void language plpgsql security definer  -- callers have no right to write the table
@@ -74,6 +74,7 @@ declare
   v_signals  bigint;
   v_audit    bigint := 0;
   v_deliveries bigint := 0;
+  v_orders   bigint;
 begin
   select * into v_policy from stellwerk.retention_policy p where p.tenant_id = p_tenant_id;
   more := false;
@@ -108,10 +109,11 @@ begin
   if v_policy.audit is not null then
     v_audit := stellwerk.sweep_audit(p_tenant_id, v_now - v_policy.audit);
   end if;
+  v_orders := stellwerk.sweep_orders(p_tenant_id, v_policy.runs);
   more := more or v_signals >= 2000 or v_audit >= 2000 or v_deliveries >= 2000;
   removed := jsonb_strip_nulls(jsonb_build_object(
     'runs', nullif(v_runs, 0), 'events', nullif(v_events, 0), 'signals', nullif(v_signals, 0), 'deliveries', nullif(v_deliveries, 0),
-    'audit', nullif(v_audit, 0)));
+    'orders', nullif(v_orders, 0), 'audit', nullif(v_audit, 0)));
 end
 $$;
 comment on function stellwerk.sweep_tenant(bigint, timestamptz) is 'Removes what has expired of one tenant until the deadline; answers how many of each, and whether there is more.';
@@ -278,6 +280,9 @@ begin
              and o.idempotency_key is not null offset 0) r
    where k.tenant_id = p_tenant_id and k.workflow_id = r.workflow_id and k.idempotency_key = r.idempotency_key and k.run_id = r.run_id;
   delete from stellwerk.timer x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
+  delete from stellwerk.user_task_change x
+   using stellwerk.user_task k
+   where k.tenant_id = p_tenant_id and k.run_id = any (p_run_ids) and x.tenant_id = p_tenant_id and x.task_id = k.task_id;
   delete from stellwerk.user_task x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.message x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.wait x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
@@ -356,6 +361,37 @@ begin
 end
 $$;
 comment on function stellwerk.sweep_events(bigint, stellwerk.retention_policy, timestamptz) is 'Removes expired events until the deadline. Those that are pending always stay.';
+
+-- Orders are few, so they are looked at one by one; one that somebody works on at this moment stays.
+create or replace function stellwerk.sweep_orders(p_tenant_id bigint, p_runs interval)
+returns bigint language plpgsql set search_path = '' as $$
+declare
+  v_now   timestamptz := stellwerk.clock();
+  v_moves bigint;
+  v_bulk  bigint;
+begin
+  -- The rows that tell of single runs go with these, whichever version they are on.
+  delete from stellwerk.version_move m
+   where m.tenant_id = p_tenant_id and m.migration_id = any (array(
+           select o.migration_id from stellwerk.version_move o
+            where o.tenant_id = p_tenant_id
+              and coalesce(o.undone_at, o.ended_at, o.started_at) < v_now - (
+                    select min(stellwerk.retention_of(v.settings, p_runs)) from stellwerk.workflow_version v
+                     where v.tenant_id = p_tenant_id and v.workflow_id = o.workflow_id and v.version in (o.from_version, o.to_version))
+              and not exists (select from stellwerk.run_migration r where r.tenant_id = p_tenant_id and r.migration_id = o.migration_id)
+              for update skip locked));
+  get diagnostics v_moves = row_count;
+  delete from stellwerk.bulk_operation b
+   where b.tenant_id = p_tenant_id and b.operation_id = any (array(
+           select o.operation_id from stellwerk.bulk_operation o
+            where o.tenant_id = p_tenant_id and coalesce(o.ended_at, case when o.state = 'draft' then o.created_at end) < v_now - p_runs
+              and not exists (select from stellwerk.bulk_operation_run r where r.tenant_id = p_tenant_id and r.operation_id = o.operation_id)
+              for update skip locked));
+  get diagnostics v_bulk = row_count;
+  return v_moves + v_bulk;
+end
+$$;
+comment on function stellwerk.sweep_orders(bigint, interval) is 'Removes orders whose time is up and whose runs have all gone: migrations after the retention of the versions they name, ended bulk operations and drafts after p_runs.';
 
 create or replace function stellwerk.sweep_deliveries(p_tenant_id bigint, p_before timestamptz, p_with_runs boolean)
 returns bigint language plpgsql set search_path = '' set plan_cache_mode = force_custom_plan set jit = off as $$

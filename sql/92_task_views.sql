@@ -53,12 +53,13 @@ select k.task_id as id, k.title, k.instructions, k.state, k.assignee, k.role, k.
         or k.claimed_by = me.name or k.claimed_by = any (me.stands)
         or k.claimed_by is null and (k.assignee = any (me.stands)
                                      or k.assignee is null and (k.role = me.role or k.role = any (me.groups))))
-   and not exists (select from stellwerk.user_task_decision d where d.tenant_id = k.tenant_id and d.task_id = k.task_id and d.actor = me.name);
-comment on view stellwerk.my_task is 'The open tasks of whoever asks: the own ones, those of the own role and groups that nobody has claimed, and those of people who are away. Setting outcome and result decides one; setting draft keeps a draft. A login of the administrators that is no user sees all.';
+   and not exists (select from stellwerk.user_task_decision d where d.tenant_id = k.tenant_id and d.task_id = k.task_id and d.actor = me.name)
+   and not exists (select from stellwerk.user_task_change c where c.tenant_id = k.tenant_id and c.task_id = k.task_id and c.cancels);
+comment on view stellwerk.my_task is 'The open tasks of whoever asks: the own ones, those of the own role and groups that nobody has claimed, and those of people who are away. Setting outcome and result decides one, the state claimed claims it and open gives it back; setting draft keeps a draft. A login of the administrators that is no user sees all.';
 comment on column stellwerk.my_task.id is 'The task''s number.';
 comment on column stellwerk.my_task.title is 'One line.';
 comment on column stellwerk.my_task.instructions is 'What is to be done.';
-comment on column stellwerk.my_task.state is 'open or claimed.';
+comment on column stellwerk.my_task.state is 'open or claimed; may be set to either, or to completed.';
 comment on column stellwerk.my_task.assignee is 'Who is asked; null: anybody of the role.';
 comment on column stellwerk.my_task.role is 'The role that it is offered to.';
 comment on column stellwerk.my_task.claimed_by is 'Who works on it.';
@@ -75,16 +76,37 @@ comment on column stellwerk.my_task.created_at is 'When the run came to it.';
 
 create or replace function stellwerk.update_my_task()
 returns trigger language plpgsql set search_path = '' as $$
+declare
+  c_settable constant text[] := array['state', 'outcome', 'result', 'draft'];
+  v_fixed    text;
 begin
-  if new.outcome is not null or new.result is not null then
-    perform stellwerk.complete_task(old.id, coalesce(new.result, old.draft, '{}'), new.outcome);
-  elsif new.draft is distinct from old.draft then
+  select string_agg(n.key, ', ' order by n.key) into v_fixed
+    from jsonb_each(to_jsonb(new)) n join jsonb_each(to_jsonb(old)) o on o.key = n.key
+   where n.value <> o.value and n.key <> all (c_settable);
+  if v_fixed is not null then
+    raise exception 'a task''s % cannot be set', v_fixed
+      using errcode = 'SW002', hint = 'state, outcome, result and draft can be; stellwerk.reassign_task hands a task over.';
+  end if;
+  if new.outcome is not null or new.result is not null or new.state = 'completed' then
+    perform stellwerk.complete_task(old.id, coalesce(new.result, new.draft, '{}'), new.outcome);
+    return new;
+  end if;
+  if new.state is distinct from old.state then
+    case new.state
+      when 'claimed' then perform stellwerk.claim_task(old.id);
+      when 'open' then perform stellwerk.release_task(old.id);
+      else
+        raise exception 'a task cannot be made %', coalesce(quote_literal(left(new.state, 60)), 'null')
+          using errcode = 'SW002', hint = 'Set state to claimed, open or completed.';
+    end case;
+  end if;
+  if new.draft is distinct from old.draft then
     perform stellwerk.save_task_draft(old.id, new.draft);
   end if;
   return new;
 end
 $$;
-comment on function stellwerk.update_my_task() is 'Trigger of my_task: outcome and result decide a task, a result that is not given is the draft; draft alone is kept.';
+comment on function stellwerk.update_my_task() is 'Trigger of my_task: outcome and result, or the state completed, decide a task, with the draft where no result is given; the state claimed claims it, open gives it back; draft alone is kept.';
 
 create or replace trigger my_task_updated instead of update on stellwerk.my_task
   for each row execute function stellwerk.update_my_task();

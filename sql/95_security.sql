@@ -37,10 +37,13 @@ declare
     'advance', 'pump', 'tick', 'reconcile', 'keep_house', 'set_retention', 'forget_subject', 'set_rate_limit', 'remove_rate_limit',
     'complete_task', 'claim_task', 'release_task', 'reassign_task', 'save_task_draft', 'comment_task', 'attach_to_task', 'add_user', 'change_user', 'set_absence',
     'set_password', 'end_sessions', 'invite_user', 'create_token', 'revoke_token',
+    'update_case', 'set_case_status', 'assign_case', 'add_case_note', 'add_case_appointment', 'move_case_appointment', 'cancel_case_appointment',
+    'search_cases', 'export_cases', 'case_statuses',
     'set_webhook_source', 'remove_webhook_source', 'set_form', 'remove_form', 'replay_delivery', 'emit_event',
     -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.
     'set_time_zone', 'set_calendar', 'remove_calendar', 'pause_schedule', 'resume_schedule', 'run_schedule', 'backfill_schedule', 'schedule_times',
-    'columns_to_follow', 'plan_follow', 'confirm_follow', 'follow_as_engine', 'followed_columns_of',
+    'columns_to_follow', 'plan_follow', 'confirm_follow', 'follow_as_engine', 'followed_columns_of', 'unregister_table', 'follow_triggers_of',
+    'target_to_unregister', 'forget_registered_table',
     'find_row_trigger', 'plan_watch', 'confirm_watch', 'watches_of', 'triggers_of_watch', 'forget_watch', 'row_triggers', 'outdated_watches'];
   v_worker_verbs text[] := array[
     'pump', 'tick', 'keep_house', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
@@ -72,12 +75,12 @@ begin
   if to_regrole('stellwerk_dba') is not null then
     grant select on all tables in schema stellwerk to stellwerk_dba;
     grant insert on stellwerk.run_request to stellwerk_dba;
-    grant update (outcome, result, draft) on stellwerk.my_task to stellwerk_dba;
+    grant update (state, outcome, result, draft) on stellwerk.my_task to stellwerk_dba;
   end if;
   if to_regrole('stellwerk_web') is not null then
     grant select on all tables in schema stellwerk to stellwerk_web;
     grant insert on stellwerk.run_request to stellwerk_web;
-    grant update (outcome, result, draft) on stellwerk.my_task to stellwerk_web;
+    grant update (state, outcome, result, draft) on stellwerk.my_task to stellwerk_web;
   end if;
   -- Digests and hashes of secrets are for the verbs alone.
   foreach v_role in array array['stellwerk_dba', 'stellwerk_web'] loop

@@ -90,3 +90,53 @@ def test_users_are_added_listed_and_away(stellwerk, dsn):
     assert stellwerk("user", "absence", ADA, "--over")[1] == f"{ADA} is back.\n"
     assert json.loads(stellwerk("user", "list", "--json")[1])[0]["delegate"] is None
     assert stellwerk("user", "absence", ADA, "--over", "--to", BEN)[0] == 2
+
+
+def test_tasks_are_claimed_released_and_talked_about(stellwerk, dsn, db, make_workflow, run_all):
+    users(db)
+    _, task_id = ask(db, make_workflow(deciding("claim", {"role": "staff"})), None, run_all)
+    number = str(task_id)
+    assert stellwerk("task", "claim", number, dsn=dsn) == (0, f"Task {number} is yours.\n", "")
+    assert json.loads(stellwerk("task", "list", "--json")[1])[0]["claimed_by"] == "db:postgres"
+    assert stellwerk("task", "comment", number, "Wait for the scan.")[0] == 0
+    assert "  db:postgres wrote: Wait for the scan." in stellwerk("task", "show", number)[1]
+    assert stellwerk("task", "comment", number, " ")[2].startswith("error: a comment has 1 to 10000 characters")
+    assert stellwerk("task", "release", number)[0] == 0
+    assert json.loads(stellwerk("task", "list", "--json")[1])[0]["state"] == "open"
+    assert stellwerk("task", "claim", "999")[2].startswith("error: there is no task 999\nhint: ")
+
+
+def test_results_that_cannot_be_stored_are_told_as_such(stellwerk, dsn, db, make_workflow, run_all, tmp_path):
+    users(db)
+    _, task_id = ask(db, make_workflow(asking("odd", {"role": "staff"})), None, run_all)
+    huge = tmp_path / "huge.json"
+    huge.write_text('{"x": "' + "x" * 9_000_000 + '"}')
+    for text, said in (
+        ('{"a": "\\u0000"}', "the result holds the character U+0000"),
+        ('{"a": "\\ud800"}', "half of a surrogate pair"),
+        ('{"a": NaN}', "the result holds NaN"),
+        ('{"a": 1e999}', "too large a power"),
+        ("nonsense", "the result is no JSON"),
+        (f"@{huge}", "bytes, and 8,388,608 are allowed"),
+        ("@/nowhere", "cannot be read"),
+    ):
+        status, out, err = stellwerk("task", "complete", str(task_id), "--result", text, dsn=dsn)
+        assert (status, out, said in err, "Traceback" in err) == (1, "", True, False), err
+    assert json.loads(stellwerk("task", "list", "--json")[1])[0]["state"] == "open"
+
+
+def test_users_are_changed(stellwerk, dsn, db):
+    users(db)
+    change = ("user", "change", ADA)
+    assert stellwerk(*change, "--role", "operator", "--name", "Ada", "--group", "a", "--group", "b", dsn=dsn)[0] == 0
+    assert stellwerk(*change, "--inactive", "--no-mails")[1] == f"{ADA} is changed.\n"
+    ada = json.loads(stellwerk("user", "list", "--json")[1])[0]
+    assert (ada["role"], ada["name"], ada["groups"], ada["active"], ada["mails"]) == (
+        "operator", "Ada", ["a", "b"], False, False
+    )  # fmt: skip
+    stellwerk(*change, "--active", "--name", "", "--group", "")
+    ada = json.loads(stellwerk("user", "list", "--json")[1])[0]
+    assert (ada["role"], ada["name"], ada["groups"], ada["active"]) == ("operator", None, [], True)
+    assert stellwerk(*change, "--role", "king")[0] == 2
+    status, _, err = stellwerk("user", "change", "nobody@example.org", "--role", "staff")
+    assert (status, err.splitlines()[0]) == (1, "error: there is no user nobody@example.org")

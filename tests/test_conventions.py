@@ -150,6 +150,16 @@ def test_plpgsql_check_finds_nothing(db):
 # -- what stands in the files -----------------------------------------------------------------------------------------
 
 
+def test_only_the_gate_lets_a_byte_out():
+    """Clients of other services' protocols are used in one place, and connections for it are opened in one other."""
+    outward = re.compile(
+        r"^\s*(?:import|from) (httpx2?|httpcore2?|aiosmtplib|smtplib|urllib\.request|http\.client|requests)\b", re.M
+    )
+    found = {path.name for path in PYTHON if outward.search(path.read_text())}
+    dialing = {path.name for path in PYTHON if "stellwerk.worker.dialing" in path.read_text()}
+    assert (found, dialing) == ({"effects.py", "dialing.py"}, {"effects.py"})
+
+
 def test_state_columns_are_written_in_one_file_only():
     updates = re.compile(
         r"update\s+stellwerk\.(run|step)\s+(?:as\s+)?(?:\w+\s+)?set\s(.*?)(?:\sfrom\s|\swhere\s|\sreturning\s|;)",

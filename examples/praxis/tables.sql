@@ -35,7 +35,7 @@ create table if not exists praxis.appointment (
   starts_at       timestamptz not null,
   status          text        not null default 'geplant',
 
-  constraint appointment_status_known check (status in ('geplant', 'bestätigt', 'abgesagt')),
+  constraint appointment_status_known check (status in ('geplant', 'bestätigt')),
   constraint appointment_once unique (patient_email, starts_at)
 );
-comment on table praxis.appointment is 'The diary.';
+comment on table praxis.appointment is 'The diary. An appointment that is cancelled is taken out.';

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.types.json import Jsonb
 
 Connection = psycopg.Connection[Any]
@@ -53,6 +55,19 @@ def start(db: Connection, slug: str, payload: Any = None, **named: Any) -> int:
     return int(row[0])
 
 
+def unpumped(db: Connection, make_workflow: Callable[[dict[str, Any]], str]) -> int:
+    """A run whose step in the database, count, is ready for a pump that does not come."""
+    db.execute("create table public.things (id int primary key)")
+    db.execute("grant select, insert, update, delete on public.things to stellwerk_owner")
+    db.execute("select stellwerk.register_table('public.things')")
+    slug = make_workflow(
+        document("alone", [START, node("count", "record.query", {"table": "things"})], ["start -> count"])
+    )
+    run_id = start(db, slug)
+    db.execute("select stellwerk.advance_runs(1, array[%s::bigint], p_fresh => true)", (run_id,))
+    return run_id
+
+
 def run(db: Connection, run_id: int) -> dict[str, Any]:
     """A row of run_overview as a dict."""
     with db.cursor(row_factory=psycopg.rows.dict_row) as cursor:
@@ -74,6 +89,21 @@ def steps(db: Connection, run_id: int) -> list[dict[str, Any]]:
         return cursor.execute(
             "select * from stellwerk.step_timeline where run_id = %s order by step_id", (run_id,)
         ).fetchall()
+
+
+def refused(db: Connection, sqlstate: str, query: str, *arguments: Any) -> psycopg.errors.Diagnostic:
+    """What a statement is told that is refused with this SQLSTATE; the engine's own refusals name the way out."""
+    with pytest.raises(psycopg.Error) as told:
+        db.execute(query, arguments)  # type: ignore[arg-type]
+    assert told.value.sqlstate == sqlstate, told.value
+    assert told.value.diag.message_hint or not sqlstate.startswith("SW")
+    return told.value.diag
+
+
+def view(db: Connection, query: str, *parameters: Any) -> list[dict[str, Any]]:
+    """The rows of a query as dicts."""
+    with db.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()
 
 
 class Worker:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import psycopg
-import pytest
 from database.helpers import START, call, document, transform
 
 
@@ -27,13 +25,6 @@ def facts(db, run_id):
     ).fetchone()
 
 
-def fails(db, sqlstate, query, *parameters):
-    with pytest.raises(psycopg.Error) as raised:
-        db.execute(query, parameters)
-    assert raised.value.sqlstate == sqlstate, raised.value
-    return raised.value.diag
-
-
 def diamond(second="right", join="both", **more):
     return document(
         "offer",
@@ -41,3 +32,17 @@ def diamond(second="right", join="both", **more):
         ["start -> left", f"start -> {second}", f"left -> {join}", f"{second} -> {join}", f"{join} -> end"],
         **more,
     )
+
+
+def undo(engine, migration_id=1):
+    return [(row["verdict"], row["reason"]) for row in engine.undo_migration(migration_id, dry_run=False)]
+
+
+def left_over(db, run_id):
+    """What must not be left over once a run has ended."""
+    return db.execute(
+        "select (select count(*) from stellwerk.timer where run_id = %(run)s),"
+        " (select count(*) from stellwerk.wait where run_id = %(run)s),"
+        " (select count(*) from stellwerk.live_step where run_id = %(run)s)",
+        {"run": run_id},
+    ).fetchone()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+import pytest
 from database.helpers import START, Connection, document, node, start, transform
 from psycopg.types.json import Jsonb
 
@@ -87,3 +88,8 @@ def pass_time(db: Connection, run_id: int, interval: str) -> None:
 def told(db: Connection) -> list[tuple[str, str]]:
     """Recipient and title of every notification so far, oldest first."""
     return db.execute("select recipient, title from stellwerk.notification order by notification_id").fetchall()
+
+
+def refused(sqlstate: str, words: str | None = None) -> Any:
+    """The database refuses, with this SQLSTATE and these words."""
+    return pytest.raises(psycopg.Error, match=words, check=lambda error: error.sqlstate == sqlstate)

@@ -67,6 +67,21 @@ def scene(make: Make) -> Make:
     return make
 
 
+def after(earlier: Make) -> Callable[[Callable[[Scene], object]], Make]:
+    """A scene that stands as an earlier one, and then something more has happened."""
+
+    def decorate(happens: Callable[[Scene], object]) -> Make:
+        def make(db: Connection, dsn: str, publish: Publish, run_all: Callable[..., int]) -> Scene:
+            made = earlier(db, dsn, publish, run_all)
+            happens(made)
+            return made
+
+        make.__name__, make.__doc__ = happens.__name__, happens.__doc__
+        return scene(make)
+
+    return decorate
+
+
 def _begun(db: Connection, dsn: str, slug: str, run_all: Callable[..., int], payload: Any = None) -> Scene:
     run_id = start(db, slug, payload)
     run_all(db)
@@ -103,38 +118,34 @@ def ringing(db, dsn, publish, run_all):
     return _begun(db, dsn, slug, run_all).take()
 
 
-@scene
-def overdue(db, dsn, publish, run_all):
+@after(ringing)
+def overdue(made):
     """As ringing, and the attempt has lasted too long."""
-    made = ringing(db, dsn, publish, run_all)
-    db.execute("update stellwerk.step set timeout_at = clock_timestamp() - interval '1 minute' where state = 'running'")
-    return made
+    made.db.execute(
+        "update stellwerk.step set timeout_at = clock_timestamp() - interval '1 minute' where state = 'running'"
+    )
 
 
-@scene
-def out_of_time(db, dsn, publish, run_all):
+@after(ringing)
+def out_of_time(made):
     """As ringing, and the run has lasted too long."""
-    made = ringing(db, dsn, publish, run_all)
-    db.execute("update stellwerk.timer set due_at = clock_timestamp() - interval '1 minute' where kind = 'run_timeout'")
-    return made
+    made.db.execute(
+        "update stellwerk.timer set due_at = clock_timestamp() - interval '1 minute' where kind = 'run_timeout'"
+    )
 
 
-@scene
-def silent(db, dsn, publish, run_all):
+@after(ringing)
+def silent(made):
     """As ringing, and the worker has shown no sign of life for too long."""
-    made = ringing(db, dsn, publish, run_all)
-    db.execute(
+    made.db.execute(
         "update stellwerk.step set lease_until = clock_timestamp() - interval '1 minute' where state = 'running'"
     )
-    return made
 
 
-@scene
-def paused(db, dsn, publish, run_all):
+@after(ringing)
+def paused(made):
     """As ringing, and the run is paused."""
-    made = ringing(db, dsn, publish, run_all)
-    db.execute("select stellwerk.pause_run(%s)", (made.run_id,))
-    return made
+    made.db.execute("select stellwerk.pause_run(%s)", (made.run_id,))
 
 
 @scene
@@ -196,23 +207,21 @@ def arriving(db, dsn, publish, run_all):
     return Scene(db, start(db, slug), Worker(dsn))
 
 
-@scene
-def signalled(db, dsn, publish, run_all):
+@after(waiting)
+def signalled(made):
     """As waiting, and the signal has been sent but not been applied."""
-    made = waiting(db, dsn, publish, run_all)
-    db.execute("select stellwerk.signal('paid', '7')")
-    return made
+    made.db.execute("select stellwerk.signal('paid', '7')")
+
+
+@after(signalled)
+def in_time(made):
+    """As signalled, and the signal had been sent before the time was up."""
+    made.db.execute("update stellwerk.run_message set created_at = created_at - interval '1 hour'")
 
 
 @scene
-def in_time(db, dsn, publish, run_all):
-    """As signalled, and the signal had been sent before the time was up."""
-    made = signalled(db, dsn, publish, run_all)
-    db.execute("update stellwerk.run_message set created_at = created_at - interval '1 hour'")
-    return made
-
-
-def _called(db, dsn, publish, run_all):
+def calling(db, dsn, publish, run_all):
+    """A parent waits for its child, longer than it should; the child is being carried out."""
     child = publish(
         document("child", [START, call("ring", **ONCE), transform("end", "c")], ["start -> ring", "ring -> end"])
     )
@@ -232,26 +241,16 @@ def _called(db, dsn, publish, run_all):
     return made
 
 
-@scene
-def calling(db, dsn, publish, run_all):
-    """A parent waits for its child, longer than it should; the child is being carried out."""
-    return _called(db, dsn, publish, run_all)
-
-
-@scene
-def told(db, dsn, publish, run_all):
+@after(calling)
+def told(made):
     """As calling, and the child has ended, which the parent does not know yet."""
-    made = _called(db, dsn, publish, run_all)
     made.worker.end(made.taken["ring"], output={"n": 1})
-    return made
 
 
-@scene
-def orphaned(db, dsn, publish, run_all):
+@after(calling)
+def orphaned(made):
     """As calling, and the parent has been cancelled, which the child does not know yet."""
-    made = _called(db, dsn, publish, run_all)
-    db.execute("select stellwerk.cancel_run(%s)", (made.run_id,))
-    return made
+    made.db.execute("select stellwerk.cancel_run(%s)", (made.run_id,))
 
 
 @scene
@@ -283,12 +282,10 @@ def booked(db, dsn, publish, run_all):
     return made.take()
 
 
-@scene
-def pausing(db, dsn, publish, run_all):
+@after(paused)
+def pausing(made):
     """As paused, and the step that was being carried out has ended meanwhile: what follows it is frozen."""
-    made = paused(db, dsn, publish, run_all)
     made.worker.end(made.taken["ring"])
-    return made
 
 
 # -- the moves: each answers in a word ----------------------------------------------------------------------------------

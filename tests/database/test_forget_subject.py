@@ -145,6 +145,20 @@ def test_an_event_that_is_still_to_be_processed_is_not_overlooked(db, make_workf
     assert places_with(db, "ada@") == []
 
 
+@pytest.mark.parametrize("bulk", [False, True])
+def test_an_event_that_is_still_to_be_processed_is_erased_on_demand(db, make_workflow, run_all, bulk):
+    make_workflow(document("order", [node("row", "trigger.row")], []))
+    db.execute(ORDERS)
+    watch(db, workflow="order", bulk=bulk)
+    db.execute("insert into orders (customer) values ('ada@example.org'), ('bob@example.org')")
+    db.execute("select stellwerk.forget_subject('customer', 'ada@example.org', dry_run => false, include_live => true)")
+    assert places_with(db, "ada@") == []
+    run_all(db)
+    payloads = [row[0] for row in db.execute("select payload from stellwerk.run order by run_id").fetchall()]
+    assert payloads[0] == {"forgotten": True}
+    assert payloads[1]["customer"] == "bob@example.org"
+
+
 def test_a_field_and_a_value_must_be_named(db):
     for arguments in ("'', 'x'", "'mail', ''", "'mail', null"):
         with pytest.raises(psycopg.Error) as refused:

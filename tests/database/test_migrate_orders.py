@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from database.helpers import call, node, run, start, states, transform
-from database.migrating import diamond, facts, fails, version
+from database.helpers import call, node, refused, run, start, states, transform
+from database.migrating import diamond, facts, version
 
 # -- many -----------------------------------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ def test_runs_are_moved_in_batches_that_continue_each_other(db, engine, make_wor
         " from stellwerk.migration_progress"
     ).fetchall() == [("offer", 1, 2, 7, 0, 0, 0, False)]
     assert engine.migrate_runs("offer", 1, 2, dry_run=False, continue_with=number) == []
-    fails(db, "SW007", "select * from stellwerk.migrate_runs('offer', 2, 1, continue_with => %s)", number)
+    refused(db, "SW007", "select * from stellwerk.migrate_runs('offer', 2, 1, continue_with => %s)", number)
 
 
 def test_a_thousand_runs_move_in_batches_and_back(db, engine, make_workflow, run_all):
@@ -122,7 +122,7 @@ def test_another_tenant_is_not_touched(db, engine, make_workflow, run_all):
     assert db.execute("select count(*) from stellwerk.migration_progress").fetchone() == (1,)
     db.execute("reset stellwerk.tenant")
     assert db.execute("select version from stellwerk.run_overview").fetchall() == [(1,)]
-    fails(db, "SW007", "select * from stellwerk.undo_migration(1)")
+    refused(db, "SW007", "select * from stellwerk.undo_migration(1)")
 
 
 def test_a_proposal_says_how_each_node_was_found(db, make_workflow):
@@ -139,7 +139,7 @@ def test_a_proposal_says_how_each_node_was_found(db, make_workflow):
         ("price", "logic.transform", None, "given"),
         ("ask", "action.fonio_call", "again", "given"),
     ]
-    fails(db, "SW007", query + """, '{"asked": "ask"}')""")
+    refused(db, "SW007", query + """, '{"asked": "ask"}')""")
 
 
 # -- undoing ---------------------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_what_was_undone_is_not_continued(db, engine, make_workflow, run_all):
     make_workflow(version(call("ask"), transform("last", 1)))
     engine.migrate_runs("offer", 1, 2, dry_run=False, batch=1)
     engine.undo_migration(1, dry_run=False)
-    diag = fails(
+    diag = refused(
         db, "SW003", "select * from stellwerk.migrate_runs('offer', 1, 2, dry_run => false, continue_with => 1)"
     )
     assert "undone" in diag.message_primary
@@ -289,12 +289,12 @@ def test_a_dba_may_move_runs_and_a_worker_may_not(db, make_workflow, run_all):
         db.execute(f"set session authorization {name}")
         query = "select verdict from stellwerk.migrate_runs('offer', 1, 2, dry_run => false)"
         if sqlstate:
-            fails(db, sqlstate, query)
+            refused(db, sqlstate, query)
         else:
             assert db.execute(query).fetchall() == [("ok",)]
             assert db.execute("select judged_by from stellwerk.run_migration").fetchall() == [(f"db:{name}",)]
             assert db.execute("select moved from stellwerk.migration_progress").fetchall() == [(1,)]
-            fails(db, "42501", "update stellwerk.run_migration set undone_at = now()")
+            refused(db, "42501", "update stellwerk.run_migration set undone_at = now()")
             assert db.execute("select verdict from stellwerk.undo_migration(1, dry_run => false)").fetchall() == [
                 ("ok",)
             ]
@@ -326,17 +326,17 @@ def test_wrong_use_is_refused(db, make_workflow, arguments, sqlstate, words):
     make_workflow(version(call("ask"), transform("last", 1)))
     make_workflow(version(call("ask"), transform("last", 2)), publish=False)
     # The arguments are literals of this file.
-    diag = fails(db, sqlstate, "select * from stellwerk.migrate_runs(" + arguments + ")")
+    diag = refused(db, sqlstate, "select * from stellwerk.migrate_runs(" + arguments + ")")
     assert words in diag.message_primary
     assert diag.message_hint
 
 
 def test_undoing_what_never_was_is_refused(db):
-    assert "no migration 5" in fails(db, "SW007", "select * from stellwerk.undo_migration(5)").message_primary
+    assert "no migration 5" in refused(db, "SW007", "select * from stellwerk.undo_migration(5)").message_primary
 
 
 def test_an_undo_of_no_run_at_all_is_refused(db):
-    diag = fails(db, "SW008", "select * from stellwerk.undo_migration(5, batch => 0)")
+    diag = refused(db, "SW008", "select * from stellwerk.undo_migration(5, batch => 0)")
     assert "at least 1" in diag.message_primary
 
 

@@ -189,6 +189,48 @@ def test_the_audit_log_and_old_signals_are_pruned(db, make_workflow):
     assert db.execute("select action, subject from stellwerk.audit_log").fetchall() == []
 
 
+def test_orders_go_after_the_runs_that_they_were_for(db, make_workflow, run_all):
+    slow = [START, node("wait", "logic.wait", {"for": "P1D"})]
+    make_workflow(document("slow", slow, ["start -> wait"]))
+    make_workflow(document("slow", slow, ["start -> wait"], name="Slow"))
+    run_id = start(db, "slow")
+    run_all(db)
+    db.execute("update stellwerk.run set version = 1")
+    db.execute("update stellwerk.step set version = 1")
+    assert db.execute("select verdict from stellwerk.migrate_runs('slow', 1, 2, dry_run => false)").fetchall() == [("ok",)]  # fmt: skip
+    db.execute("""select stellwerk.start_bulk_operation('cancel', '{"workflow": "slow"}', dry_run => false)""")
+    while db.execute("select stellwerk.tick() -> 'more'").fetchone() == (True,):
+        pass
+    run_all(db)
+    assert run(db, run_id)["state"] == "cancelled"
+    assert (count(db, "version_move"), count(db, "bulk_operation", "ended_at is not null")) == (1, 1)
+    db.execute(
+        "update stellwerk.version_move set started_at = now() - interval '40 days', ended_at = now() - interval '40 days'"
+    )
+    db.execute("update stellwerk.bulk_operation set ended_at = now() - interval '40 days'")
+    db.execute("select stellwerk.set_retention(runs => '30 days')")
+    assert house(db)["removed"] == {}  # the run is younger than they are
+    ended(db, run_id, "31 days")
+    assert house(db)["removed"] == {"runs": 1, "orders": 2}
+    assert (count(db, "version_move"), count(db, "bulk_operation"), count(db, "run_migration")) == (0, 0, 0)
+
+
+def test_young_orders_and_those_without_a_policy_stay(db, make_workflow):
+    make_workflow(LINEAR)
+    make_workflow({**LINEAR, "name": "Again", "settings": {"retention": "P10D"}})
+    db.execute("""
+        insert into stellwerk.version_move (tenant_id, workflow_id, from_version, to_version, started_by, started_at)
+        select 1, 1, 1, 2, 'u', now() - ago from unnest(array[interval '9 days', '11 days', '40 days']) ago""")
+    db.execute("""
+        insert into stellwerk.bulk_operation (tenant_id, action, filter, created_by, state, created_at, started_at)
+        select 1, 'cancel', '{}', 'u', state, now() - interval '40 days', now() from unnest(array['draft', 'running']) state""")
+    assert house(db)["removed"] == {"orders": 2}  # by the workflow's own retention
+    db.execute("select stellwerk.set_retention(runs => '30 days')")
+    assert house(db)["removed"] == {"orders": 1}
+    assert db.execute("select state from stellwerk.bulk_operation").fetchall() == [("running",)]
+    assert count(db, "version_move") == 1
+
+
 def test_a_policy_is_a_tenants_own(db, make_workflow, run_all):
     make_workflow(LINEAR)
     start(db, "linear")

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-import psycopg
 import pytest
-from database.helpers import PERMANENT, START, Worker, call, document, node, run, start, states, steps, transform
+from database.helpers import (
+    PERMANENT,
+    START,
+    Worker,
+    call,
+    document,
+    node,
+    refused,
+    run,
+    start,
+    states,
+    steps,
+    transform,
+)
 
 CHAIN = document(
     "chain",
@@ -28,13 +40,6 @@ def failed(dsn, db, make_workflow, run_all):
 def retry(db, run_id, *arguments):
     row = db.execute(f"select stellwerk.retry_run(%s{', %s' * len(arguments)})", (run_id, *arguments)).fetchone()
     assert row == (run_id,)
-
-
-def refused(db, query, *arguments):
-    with pytest.raises(psycopg.Error) as told:
-        db.execute(query, arguments)
-    assert told.value.diag.message_hint
-    return told.value.sqlstate
 
 
 def ids(db, run_id, node_id):
@@ -90,11 +95,11 @@ def test_a_run_goes_on_on_a_newer_version(db, make_workflow, run_all, failed):
 def test_versions_that_do_not_fit_are_refused(db, make_workflow, failed):
     run_id, _ = failed
     make_workflow(document("chain", [START, call("a"), transform("c", 1)], ["start -> a", "a -> c"]))
-    assert refused(db, "select stellwerk.retry_run(%s, null, 2)", run_id) == "SW005"  # has no b
-    assert refused(db, "select stellwerk.retry_run(%s, null, 9)", run_id) == "SW005"
-    assert refused(db, "select stellwerk.retry_run(%s, 'b', 2)", run_id) == "SW007"
-    assert refused(db, "select stellwerk.retry_run(%s, 'nowhere')", run_id) == "SW007"
-    assert refused(db, "select stellwerk.retry_run(4711)") == "SW007"
+    refused(db, "SW005", "select stellwerk.retry_run(%s, null, 2)", run_id)  # has no b
+    refused(db, "SW005", "select stellwerk.retry_run(%s, null, 9)", run_id)
+    refused(db, "SW007", "select stellwerk.retry_run(%s, 'b', 2)", run_id)
+    refused(db, "SW007", "select stellwerk.retry_run(%s, 'nowhere')", run_id)
+    refused(db, "SW007", "select stellwerk.retry_run(4711)")
     assert run(db, run_id)["state"] == "failed"
 
 
@@ -171,7 +176,7 @@ def test_a_node_within_a_loop_is_no_place_to_begin(db, make_workflow, run_all):
     )
     run_id = start(db, make_workflow(value))
     run_all(db)
-    assert refused(db, "select stellwerk.retry_run(%s, 'b')", run_id) == "SW003"
+    refused(db, "SW003", "select stellwerk.retry_run(%s, 'b')", run_id)
     retry(db, run_id, "l")
     run_all(db)
     assert run(db, run_id)["state"] == "failed"
@@ -186,7 +191,7 @@ def test_only_what_has_failed_or_was_cancelled_is_retried(dsn, db, make_workflow
         worker = Worker(dsn)
         worker.end(*worker.begin())
     assert run(db, run_id)["state"] == state
-    assert refused(db, "select stellwerk.retry_run(%s)", run_id) == "SW003"
+    refused(db, "SW003", "select stellwerk.retry_run(%s)", run_id)
 
 
 def test_a_run_that_was_cancelled_when_all_was_done_has_nothing_to_go_on_from(dsn, db, make_workflow, run_all):
@@ -197,7 +202,7 @@ def test_a_run_that_was_cancelled_when_all_was_done_has_nothing_to_go_on_from(ds
     db.execute("select stellwerk.pause_run(%s)", (run_id,))
     worker.end(*taken)
     db.execute("select stellwerk.cancel_run(%s)", (run_id,))
-    assert refused(db, "select stellwerk.retry_run(%s)", run_id) == "SW003"
+    refused(db, "SW003", "select stellwerk.retry_run(%s)", run_id)
     assert run(db, run_id)["state"] == "cancelled"
     retry(db, run_id, "a")
     run_all(db)

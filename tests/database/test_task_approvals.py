@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 from database.helpers import run, start, states
-from database.people import ADA, BEN, CAT, act_as, ask, asking, complete, deciding, task, users
+from database.people import ADA, BEN, CAT, act_as, ask, asking, complete, deciding, refused, task, users
 
 
 @pytest.fixture
@@ -13,10 +13,6 @@ def two(db, make_workflow, run_all):
     """A task that takes two of staff: run and task."""
     users(db)
     return ask(db, make_workflow(deciding("two", {"role": "staff", "approvals": 2})), None, run_all)
-
-
-def refused(sqlstate, words):
-    return pytest.raises(psycopg.Error, match=words, check=lambda error: error.sqlstate == sqlstate)
 
 
 def test_it_takes_as_many_different_people_as_it_says(db, run_all, two):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -28,6 +29,7 @@ def start_many(db, slug, times, key="at"):
 
 # -- ten thousand timers ----------------------------------------------------------------------------------------------
 
+ROME = ZoneInfo("Europe/Rome")
 NIGHT = datetime(2030, 10, 26, 20, tzinfo=UTC)  # in Rome 22:00; at 01:00 UTC the clocks go from 03:00 back to 02:00
 
 
@@ -53,6 +55,12 @@ def test_ten_thousand_timers_through_a_night(dsn, db, make_workflow, run_all, re
     run_all(db, 100_000)
     assert db.execute("select count(*) from stellwerk.timer").fetchone() == (count,)
     due = dict(db.execute("select run_id, due_at from stellwerk.timer").fetchall())
+    # What another library makes of the same times; of a time that comes twice the second is meant.
+    meant = [datetime.fromisoformat(at) for at in times]
+    meant = [at if at.tzinfo else at.replace(tzinfo=ROME, fold=1).astimezone(UTC) for at in meant]
+    assert sorted(due.values()) == sorted(meant)
+    twice = {at for at in meant if NIGHT + timedelta(hours=4) <= at < NIGHT + timedelta(hours=6)}
+    assert len(twice) > count / 50, "nothing was due in the hour that comes twice"
     left = set(due)
     now = NIGHT
     with psycopg.connect(dsn, autocommit=True) as other:

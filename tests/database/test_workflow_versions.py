@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import psycopg
 import pytest
-from database.helpers import START, document, run, start, transform
+from database.helpers import START, document, refused, run, start, transform
 from psycopg.types.json import Jsonb
 
 
 def linear(output):
     return document("linear", [START, transform("end", output)], ["start -> end"])
-
-
-def fails(db, sqlstate, query, *parameters):
-    with pytest.raises(psycopg.Error) as caught:
-        db.execute(query, parameters)
-    assert caught.value.sqlstate == sqlstate, caught.value
-    return caught.value.diag
 
 
 def test_saving_makes_one_draft_and_publishing_freezes_it(db, make_workflow):
@@ -39,7 +31,7 @@ def test_a_published_version_never_changes(db, make_workflow):
         "update stellwerk.plan_node set type = 'logic.stop'",
         "delete from stellwerk.plan_node",
     ):
-        fails(db, "SW003", statement)
+        refused(db, "SW003", statement)
 
 
 def test_runs_keep_the_version_they_started_with(db, make_workflow, run_all):
@@ -62,13 +54,13 @@ def test_rolling_back_publishes_the_old_document_as_a_new_version(db, make_workf
 
 def test_wrong_moves_are_refused_with_the_way_out(db, make_workflow):
     make_workflow(linear(1))
-    assert "no draft" in fails(db, "SW003", "select stellwerk.publish_workflow('linear')").message_primary
+    assert "no draft" in refused(db, "SW003", "select stellwerk.publish_workflow('linear')").message_primary
     make_workflow(linear(2), publish=False)
-    fails(db, "SW005", "select stellwerk.publish_workflow('linear', 7)")
-    fails(db, "SW003", "select stellwerk.rollback_workflow('linear', 1)")
+    refused(db, "SW005", "select stellwerk.publish_workflow('linear', 7)")
+    refused(db, "SW003", "select stellwerk.rollback_workflow('linear', 1)")
     assert db.execute("select stellwerk.discard_draft('linear')").fetchone() == (True,)
-    fails(db, "SW005", "select stellwerk.rollback_workflow('linear', 9)")
-    assert "linear" in fails(db, "SW001", "select stellwerk.publish_workflow('liner')").message_hint
+    refused(db, "SW005", "select stellwerk.rollback_workflow('linear', 9)")
+    assert "linear" in refused(db, "SW001", "select stellwerk.publish_workflow('liner')").message_hint
 
 
 def test_a_document_with_errors_is_a_draft_that_cannot_be_published(db, engine):
@@ -84,7 +76,7 @@ def test_a_document_with_errors_is_a_draft_that_cannot_be_published(db, engine):
     problems = [p.as_json() for p in compiled.problems]
     assert problems
     engine.save_workflow(compiled.document, compiled.plan, problems)
-    diag = fails(db, "SW006", "select stellwerk.publish_workflow('bad')")
+    diag = refused(db, "SW006", "select stellwerk.publish_workflow('bad')")
     assert "nodes[1].config.condition" in diag.message_detail
 
 
@@ -94,11 +86,11 @@ def test_node_types_of_a_later_release_are_never_half_run(db, engine):
     compiled = compile_workflow(document("later", [START, {"id": "w", "type": "trigger.workflow"}], []))
     # Even without the compiler's word for it.
     engine.save_workflow(compiled.document, compiled.plan, [])
-    diag = fails(db, "SW006", "select stellwerk.publish_workflow('later')")
+    diag = refused(db, "SW006", "select stellwerk.publish_workflow('later')")
     assert "trigger.workflow is not available" in diag.message_detail
-    fails(db, "SW001", "select stellwerk.start_run('later')")
+    refused(db, "SW001", "select stellwerk.start_run('later')")
 
 
 @pytest.mark.parametrize("slug", ["", "Upper", "a b", "x'; drop schema stellwerk cascade; --", "1st", None])
 def test_odd_slugs_are_refused(db, slug):
-    fails(db, "SW006", "select * from stellwerk.save_workflow(%s, '[]', '[]')", Jsonb({"slug": slug}))
+    refused(db, "SW006", "select * from stellwerk.save_workflow(%s, '[]', '[]')", Jsonb({"slug": slug}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import psycopg
 import pytest
 from database.helpers import document, node, transform
 
@@ -111,6 +112,33 @@ def test_the_answer_does_not_tell_whether_there_is_such_a_form(client, form, eng
     assert len({str(answer) for answer in answers.values()}) == 1, answers
     assert next(iter(answers.values()))[0] == 202
     assert [(row["state"], row["payload"]) for row in deliveries()] == [("pending", {"a": 1}), ("ignored", {"a": 1})]
+
+
+def test_the_same_is_written_whether_or_not_there_is_such_a_form(db, dsn, form):
+    """Two counts and one row, so that the time it takes tells nothing; a row that nobody wants goes in the same breath."""
+    form(origins=["https://example.org"])
+    written = []
+    for number, (tenant, name, origin) in enumerate(
+        (
+            ("default", "contact", "https://example.org"),
+            ("default", "contact", "https://evil.example"),
+            ("default", "nothing", "https://example.org"),
+            ("nobody", "contact", None),
+        )
+    ):
+        with psycopg.connect(dsn) as web:
+            web.execute(
+                "select stellwerk.take_submission(%s, %s, %s, %s, '192.0.2.1', %s)",
+                [tenant, name, '{"a": "' + "x" * 9000 + '"}', origin, f"key {number}"],
+            )
+            written.append(
+                web.execute(
+                    "select relname, n_tup_ins + n_tup_upd from pg_stat_xact_user_tables"
+                    " where schemaname = 'stellwerk' and n_tup_ins + n_tup_upd > 0 order by 1"
+                ).fetchall()
+            )
+    assert written == [[("request_count", 2), ("webhook_delivery", 1)]] * 4
+    assert db.execute("select tenant_id, state from stellwerk.webhook_delivery").fetchall() == [(1, "pending")]
 
 
 @pytest.mark.parametrize("address", ["/forms/default/contact", "/forms/nobody/nothing"])

@@ -106,11 +106,11 @@ def start_worker(dsn: str) -> Iterator[Callable[..., WorkerThread]]:
 class WorkerProcess:
     """A worker that is a process of its own."""
 
-    def __init__(self, dsn: str, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, dsn: str, log: Path, environment: Mapping[str, str], module: str = "worker.puppet") -> None:
         self.log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "worker.puppet", dsn],
+                [sys.executable, "-m", module, dsn],
                 cwd=Path(__file__).parent.parent,
                 env={**os.environ, **environment},
                 stdout=out,
@@ -139,11 +139,11 @@ class WorkerProcess:
 
 @pytest.fixture
 def spawn_worker(dsn: str, tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
-    """Start worker processes; `dsn` may be given, every other keyword is an environment variable."""
+    """Start worker processes; `dsn` and `module` may be given, every other keyword is an environment variable."""
     started: list[WorkerProcess] = []
 
-    def spawn(*, dsn: str = dsn, **environment: str) -> WorkerProcess:
-        worker = WorkerProcess(dsn, tmp_path / f"worker-{len(started)}.log", environment)
+    def spawn(*, dsn: str = dsn, module: str = "worker.puppet", **environment: str) -> WorkerProcess:
+        worker = WorkerProcess(dsn, tmp_path / f"worker-{len(started)}.log", environment, module)
         started.append(worker)
         return worker
 

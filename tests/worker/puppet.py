@@ -2,12 +2,13 @@
 
 Scripts: `ok`, `sleep S`, `block S` (in the way of everybody, were it not in a thread), `die` (kills its process),
 `sink S` (writes the idempotency key to the file SINK, synced; the first attempt then sleeps), `fail`, `fail N`
-(the first N attempts), `raise`, `nan`, `nul`, `surrogate`, `deep`, `large`, `object`.
+(the first N attempts), `raise`, `clock` (answers the time of day, as this process sees it), `nan`, `nul`, `surrogate`, `deep`, `large`, `object`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import logging
 import os
@@ -57,6 +58,7 @@ class Puppet(Executor[Script, Any]):
         elif word == "raise":
             raise KeyError("a secret: hunter2")
         return {
+            "clock": {"clock": time.time(), "seen": datetime.datetime.now(datetime.UTC).timestamp()},
             "nan": float("nan"),
             "nul": "a\0b",
             "surrogate": "\ud800",

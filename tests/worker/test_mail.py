@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime
 import email
 import email.policy
+import ipaddress
+import logging
 import socket
+import ssl
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -13,7 +18,11 @@ from database.helpers import start
 from database.people import ADA, BEN, CAT, ask, complete, deciding, pass_time, users
 
 from stellwerk.errors import UsageError
-from stellwerk.worker.mail import MailServer, compose
+from stellwerk.executors.base import ExecutorError
+from stellwerk.worker import effects
+from stellwerk.worker.effects import Gate
+from stellwerk.worker.mail import compose
+from stellwerk.worker.mail_server import MailServer
 
 
 class Mailbox:
@@ -189,10 +198,20 @@ def test_a_mail_is_never_in_two_hands(db, make_workflow, run_all):
     assert outbox(db) == [(CAT, "sent", 2, None)]
 
 
-def test_a_login_is_used_over_tls_only_where_the_server_has_it(mailbox):
-    """Without TLS this test's server takes the login all the same."""
-    import asyncio
+def send(mail, url, **gate):
+    """Hand a mail in, through a gate of its own."""
 
+    async def hand_in():
+        through = Gate(**gate)
+        try:
+            await through.send_mail(MailServer.from_url(url), mail)
+        finally:
+            await through.aclose()
+
+    asyncio.run(hand_in())
+
+
+def test_a_password_is_not_sent_in_clear_unless_it_is_said_so():
     logins = []
 
     def check(server, session, envelope, mechanism, data):
@@ -210,7 +229,9 @@ def test_a_login_is_used_over_tls_only_where_the_server_has_it(mailbox):
     server.start()
     try:
         mail = compose((1, 2), (ADA, "s", "b", None), "desk@example.org", "")
-        asyncio.run(MailServer.from_url(f"smtp://desk:p%40ss@127.0.0.1:{server.port}").send(mail))
+        send(mail, f"smtp://desk:p%40ss@127.0.0.1:{server.port}?starttls=offered")
+        with pytest.raises(ExecutorError, match="STARTTLS"):  # a password goes over TLS unless somebody says otherwise
+            send(mail, f"smtp://desk:p%40ss@127.0.0.1:{server.port}")
     finally:
         server.stop()
     assert logins == [(b"desk", b"p@ss")]
@@ -240,6 +261,9 @@ def test_the_address_of_a_mail_server_is_read(url, expected):
         "smtp://u:secret@mail:port",
         "smtp://mail?from=me",
         "smtp://[mail",
+        "smtp://u:secret@mail?starttls=maybe",
+        "smtp://u:secret@mail?host=any",
+        "smtp://u:secret@mail?colour=secret",
     ],
 )
 def test_a_wrong_address_is_told_without_the_password(url):
@@ -254,3 +278,174 @@ def test_nothing_in_a_task_becomes_a_header():
     assert mail["Subject"] == "Hi Bcc: eve@example.org"
     with pytest.raises(ValueError, match=r"newline|linefeed|CR"):
         compose((1, 2), ("a@b.org\r\nBcc: eve@example.org", "s", "b", None), "desk@example.org", "")
+
+
+def test_a_mail_goes_out_once_the_server_is_back_and_once_only(db, make_workflow, run_all, start_worker, wait_until):
+    users(db)
+    port = free_port()
+    ask(db, make_workflow(deciding("back", {"assignee": ADA})), None, run_all)
+    start_worker({}, smtp_url=f"smtp://127.0.0.1:{port}")
+    wait_until(lambda: outbox(db)[0][1:3] == ("queued", 1))
+    handler = Mailbox()
+    server = Controller(handler, hostname="127.0.0.1", port=port)
+    server.start()
+    try:
+        wait_until(
+            lambda: (
+                db.execute(
+                    "select count(*) from stellwerk.message m join stellwerk_queue.pgqueuer q on q.id = m.job_id"
+                ).fetchone()
+                == (0,)
+            )
+        )
+        db.execute("update stellwerk.message set due_at = now()")
+        db.execute("select stellwerk.tick()")
+        wait_until(lambda: outbox(db) == [(ADA, "sent", 2, None)])
+        db.execute("update stellwerk.message set due_at = now()")
+        db.execute("select stellwerk.tick()")
+        assert db.execute("select stellwerk.requeue_messages(1)").fetchone() == (0,)
+    finally:
+        server.stop()
+    assert len(handler.mails) == 1
+
+
+# -- the gate ----------------------------------------------------------------------------------------------------------
+
+MAIL = ((1, 2), (ADA, "s", "b", None), "desk@example.org", "")
+
+
+def certificate(folder, name):
+    """A server's TLS context with a certificate of its own making, and the context of a client that trusts it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "mail")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([name]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "certificate.pem"
+    file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(file)
+    return server, ssl.create_default_context(cafile=file)
+
+
+def knock(port):
+    """What the controller does to wake its server, which would not trust this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port), 5) as plain, context.wrap_socket(plain) as line:
+        line.recv(100)
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+@pytest.mark.parametrize("right", [True, False])
+def test_the_server_proves_its_name_over_tls(tmp_path, scheme, right):
+    from cryptography import x509
+
+    name = x509.IPAddress(ipaddress.ip_address("127.0.0.1")) if right else x509.DNSName("elsewhere.example.org")
+    ours, theirs = certificate(tmp_path, name)
+    handler = Mailbox()
+    more = {"ssl_context": ours} if scheme == "smtps" else {"tls_context": ours, "require_starttls": True}
+    server = Controller(handler, hostname="127.0.0.1", port=free_port(), **more)
+    if scheme == "smtps":
+        server._trigger_server = lambda: knock(server.port)
+    server.start()
+    try:
+        url = f"{scheme}://127.0.0.1:{server.port}" + ("?starttls=required" if scheme == "smtp" else "")
+        if right:
+            send(compose(*MAIL), url, tls=theirs)
+        else:
+            with pytest.raises(ExecutorError, match=r"[Cc]ertificate|CERTIFICATE"):
+                send(compose(*MAIL), url, tls=theirs)
+            with pytest.raises(ExecutorError, match=r"[Cc]ertificate|CERTIFICATE"):
+                send(compose(*MAIL), url)
+    finally:
+        server.stop()
+    assert len(handler.mails) == right
+
+
+def test_the_host_may_be_private_unless_that_is_to_be_checked(mailbox):
+    send(compose(*MAIL), mailbox.url)
+    with pytest.raises(ExecutorError, match="not on the public internet") as refused:
+        send(compose(*MAIL), mailbox.url + "&host=public")
+    assert (refused.value.error_class, refused.value.retryable) == ("blocked", False)
+    send(compose(*MAIL), mailbox.url + "&host=public", allowed_hosts=["127.0.0.1"])
+    assert len(mailbox.mails) == 2
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr(effects, "MAIL_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ExecutorError, match="in time") as late:
+        send(compose(*MAIL), f"smtp://127.0.0.1:{silent.getsockname()[1]}")
+    assert (late.value.error_class, late.value.retryable) == ("timeout", True)
+
+
+def test_a_server_that_hangs_up_after_it_took_the_mail_has_it(mailbox, monkeypatch):
+    async def hang_up(server, session, envelope):
+        mailbox.mails.append(envelope.content)
+        await server.push("250 OK")
+        server.transport.abort()
+
+    monkeypatch.setattr(mailbox, "handle_DATA", hang_up)
+    send(compose(*MAIL), mailbox.url)
+    assert len(mailbox.mails) == 1
+
+
+@pytest.mark.parametrize("starttls", ["off", "offered"])
+def test_an_address_that_the_server_cannot_take_is_refused_for_good(starttls):
+    handler = Mailbox()
+    mail = compose((1, 2), ("jürg@example.org", "s", "b", None), "desk@example.org", "")
+    for able in (True, False):
+        server = Controller(handler, hostname="127.0.0.1", port=free_port(), enable_SMTPUTF8=able)
+        server.start()
+        try:
+            url = f"smtp://127.0.0.1:{server.port}?starttls={starttls}"
+            if able:
+                send(mail, url)
+            else:
+                with pytest.raises(ExecutorError, match="SMTPUTF8") as refused:
+                    send(mail, url)
+                assert not refused.value.retryable
+        finally:
+            server.stop()
+    assert len(handler.mails) == 1
+
+
+def test_neither_password_nor_text_stands_in_a_log(caplog):
+    caplog.set_level(logging.DEBUG)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("mail."):  # this test's server logs what it hears
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    server = Controller(
+        Mailbox(),
+        hostname="127.0.0.1",
+        port=free_port(),
+        authenticator=lambda *_: AuthResult(success=False, handled=False),
+        auth_require_tls=False,
+    )
+    server.start()
+    try:
+        mail = compose((1, 2), (ADA, "subject-of-it", "body-of-it", None), "desk@example.org", "")
+        with pytest.raises(ExecutorError, match="refuses the login: 535") as refused:
+            send(mail, f"smtp://desk:geheim@127.0.0.1:{server.port}?starttls=off")
+    finally:
+        server.stop()
+    assert refused.value.error_class == "mail_login"
+    for word in ("geheim", "Z2VoZWlt", "subject-of-it", "body-of-it"):
+        assert word not in caplog.text + refused.value.message

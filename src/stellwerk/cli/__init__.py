@@ -14,6 +14,8 @@ from typer.exceptions import TyperException
 from stellwerk import __version__
 from stellwerk.cli import (
     bulk,
+    calendar,
+    case,
     db,
     doctor,
     explaining,
@@ -22,6 +24,7 @@ from stellwerk.cli import (
     limit,
     processes,
     run,
+    schedule,
     steering,
     task,
     user,
@@ -45,7 +48,10 @@ app.add_typer(run.app, name="run")
 app.add_typer(limit.app, name="limit")
 app.add_typer(task.app, name="task")
 app.add_typer(user.app, name="user")
+app.add_typer(case.app, name="case")
 app.add_typer(bulk.app, name="bulk")
+app.add_typer(schedule.app, name="schedule")
+app.add_typer(calendar.app, name="calendar")
 app.add_typer(hook.app, name="hook")
 app.add_typer(form.app, name="form")
 app.command()(hook.emit)

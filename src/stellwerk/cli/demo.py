@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 import shutil
 import socket
 import sys
-import threading
-import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from stellwerk import json_text
 from stellwerk.cli.output import listing, progress, say
 from stellwerk.cli.processes import run_until_stopped
-from stellwerk.cli.trace import trace
 from stellwerk.database import pool, queue, schema
 from stellwerk.engine import Engine
 from stellwerk.errors import InvalidDefinition, StellwerkError, UsageError
@@ -32,13 +32,12 @@ from stellwerk.resources import folder
 from stellwerk.settings import Settings
 
 DEFAULT_PORT = 8000
-PATIENCE_SECONDS = 60.0
-ENDED = ("completed", "failed", "cancelled")
+OWN_DATABASE = "stellwerk_demo"
 
 
 @dataclass(frozen=True)
 class Example:
-    """A folder of `examples`: tables.sql, data.sql, connect.sql, requests.sql and workflows."""
+    """A folder of `examples`: tables.sql, data.sql, connect.sql, story.json and workflows."""
 
     name: str
     place: Path
@@ -46,7 +45,7 @@ class Example:
     @classmethod
     def find(cls, name: str) -> Example:
         """The example with that name."""
-        there = {place.name: place for place in folder("examples").iterdir() if (place / "requests.sql").exists()}
+        there = {place.name: place for place in folder("examples").iterdir() if (place / "story.json").exists()}
         if name not in there:
             raise UsageError(f"there is no example {name!r}", hint=f"There are: {', '.join(sorted(there))}.")
         return cls(name, there[name])
@@ -55,23 +54,76 @@ class Example:
         """The statements of one of its files."""
         return (self.place / name).read_bytes()
 
-    def documents(self) -> list[Path]:
-        """Its workflows."""
+    def files(self) -> list[Path]:
+        """The files of its workflows."""
         return sorted((self.place / "workflows").glob("*.json"))
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Its workflows."""
+        return [json.loads(path.read_bytes()) for path in self.files()]
+
+    def script(self) -> dict[str, Any]:
+        """Its story."""
+        script: dict[str, Any] = json.loads((self.place / "story.json").read_bytes())
+        return script
 
 
 def demo(name: str, once: bool, port: int) -> None:
-    """Set the example up, run it, tell what happened; without `once`, stay."""
+    """Set the example up and play its story; without `once`, stay."""
     _speak_utf8()
     _log_to_standard_error()
     example = Example.find(name)
     settings = Settings.from_environment()
     progress("The database …" if settings.database_url else f"PostgreSQL in {settings.home} …")
     dsn = pool.resolve(settings)
+    _migrate(dsn)
+    queue.pin_environment()
+    reason = _trouble(example, dsn)
+    if reason is not None and once:
+        dsn = _own_database(settings, dsn, reason)
+        _migrate(dsn)
+        reason = None
+    _set_up(example, settings, dsn)
+    if reason is None:
+        _tell(example, settings, dsn)
+    else:
+        progress(f"The story is not played here, for its clock runs ahead, and {reason}.")
+        progress("`stellwerk demo --once` plays it in a database of its own.")
+    if not once:
+        _stay(settings, dsn, port)
+
+
+def _migrate(dsn: str) -> None:
     if applied := schema.migrate(dsn):
         progress(f"The schema stellwerk: {len(applied)} files applied.")
-    slugs = _set_up(example, settings, dsn)
-    _run(example, settings, dsn, slugs, None if once else port)
+
+
+def _trouble(example: Example, dsn: str) -> str | None:
+    from stellwerk.cli import story
+
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        return story.trouble(connection, [str(document["slug"]) for document in example.documents()])
+
+
+def _own_database(settings: Settings, dsn: str, reason: str) -> str:
+    """A fresh one beside the embedded server's usual one; on somebody else's server nothing is made."""
+    if settings.database_url is not None:
+        raise StellwerkError(
+            f"the story is not played in this database: {reason}, and the story's clock would run ahead for that too",
+            hint="Name an empty database in DATABASE_URL; without DATABASE_URL an embedded one starts by itself.",
+        )
+    progress(f"The usual database is left alone: {reason}. The story gets one of its own, {OWN_DATABASE}.")
+    name = sql.Identifier(OWN_DATABASE)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        try:
+            connection.execute(sql.SQL("drop database if exists {}").format(name))
+        except psycopg.errors.ObjectInUse:
+            raise StellwerkError(
+                f"the database {OWN_DATABASE} is in use",
+                hint="Another demo is played there; try again when it is over.",
+            ) from None
+        connection.execute(sql.SQL("create database {}").format(name))
+    return make_conninfo(dsn, dbname=OWN_DATABASE)
 
 
 def _set_up(example: Example, settings: Settings, dsn: str) -> list[str]:
@@ -84,7 +136,7 @@ def _set_up(example: Example, settings: Settings, dsn: str) -> list[str]:
     with pool.connect(settings, dsn=dsn) as connection:
         stellwerk = Engine(connection)
         connection.execute(example.sql("connect.sql"))
-        return [_publish(stellwerk, path) for path in example.documents()]
+        return [_publish(stellwerk, path) for path in example.files()]
 
 
 def _publish(stellwerk: Engine, path: Path) -> str:
@@ -121,59 +173,19 @@ def _published_as_it_is(stellwerk: Engine, slug: str, document: object) -> int |
     return int(rows[0]["version"]) if rows and rows[0]["document"] == document else None
 
 
-def _run(example: Example, settings: Settings, dsn: str, slugs: list[str], port: int | None) -> None:
-    """Worker, web unless `port` is None, and the story, in one process."""
-    queue.pin_environment()
-    from stellwerk.web.server import serve
-    from stellwerk.worker.run import run_worker
+def _tell(example: Example, settings: Settings, dsn: str) -> None:
+    """Play the story, then show what the backoffice sees."""
+    from stellwerk.cli.story import Story
 
-    listener = None if port is None else _listen(port)
-
-    async def story(stop: asyncio.Event, ready: asyncio.Event) -> None:
-        given_up = threading.Event()
-        await _first(ready.wait(), stop.wait())
-        telling = asyncio.create_task(asyncio.to_thread(_tell, example, settings, dsn, slugs, given_up))
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({telling, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        given_up.set()
-        await telling
-        if listener is not None:
-            _invite(f"http://127.0.0.1:{listener.getsockname()[1]}")
-            await stopped
-        stopped.cancel()
-
-    def parts(stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
-        ready = asyncio.Event()
-        return [
-            run_worker(settings, dsn=dsn, stop=stop, ready=ready),
-            story(stop, ready),
-            *([serve(dsn, listener, stop)] if listener is not None else []),
-        ]
-
-    run_until_stopped(parts)
-
-
-def _tell(example: Example, settings: Settings, dsn: str, slugs: list[str], given_up: threading.Event) -> None:
-    """Insert the rows as the application would, wait for the runs, print them."""
+    with Story(example.script(), example.documents(), settings, dsn, say) as story:
+        runs = story.play()
     with pool.connect(settings, dsn=dsn) as connection:
         stellwerk = Engine(connection)
-        mark = stellwerk.value("select coalesce(max(event_id), 0) from stellwerk.event")
-        progress("The application inserts its rows.")
-        _insert(example, dsn)
-        runs = _wait(stellwerk, slugs, mark, given_up)
-        if given_up.is_set():
-            return
-        for run in runs:
-            say()
-            for line in trace(stellwerk, run["run_id"]):
-                say(line)
         say()
-        numbers = [run["run_id"] for run in runs]
         cases = stellwerk.rows(
             "select run_id as run, case_id as case, payload ->> 'name' as name, status, note"
-            " from stellwerk.backoffice_case"
-            " where tenant_id = stellwerk.current_tenant_id() and run_id = any (%s::bigint[]) order by run_id",
-            [numbers],
+            " from stellwerk.case_overview where run_id = any (%s::bigint[]) order by run_id",
+            [[run["run_id"] for run in runs]],
         )
         listing(cases, as_json=False, empty="No case.")
         failed = [run for run in runs if run["state"] != "completed"]
@@ -186,63 +198,42 @@ def _tell(example: Example, settings: Settings, dsn: str, slugs: list[str], give
             )
 
 
-def _insert(example: Example, dsn: str) -> None:
-    """Plain INSERTs over an ordinary connection: no tenant, no setting, no function of ours."""
-    with _application(example, dsn) as application:
-        application.execute(example.sql("requests.sql"))
+def _stay(settings: Settings, dsn: str, port: int) -> None:
+    """Worker and web in one process, by the real clock, until told to end."""
+    from stellwerk.web.server import serve
+    from stellwerk.worker.run import run_worker
+
+    listener = _listen(port)
+
+    async def invite(stop: asyncio.Event, ready: asyncio.Event) -> None:
+        await _first(ready.wait(), stop.wait())
+        _invite(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        await stop.wait()
+
+    def parts(stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
+        ready = asyncio.Event()
+        return [
+            run_worker(settings, dsn=dsn, stop=stop, ready=ready),
+            invite(stop, ready),
+            serve(dsn, listener, stop),
+        ]
+
+    run_until_stopped(parts)
 
 
 def _application(example: Example, dsn: str) -> pool.Connection:
     return psycopg.connect(dsn, autocommit=True, application_name=example.name, client_encoding="UTF8")
 
 
-def _wait(stellwerk: Engine, slugs: list[str], mark: int, given_up: threading.Event) -> list[dict[str, Any]]:
-    """The runs that the new events started, once all of them have ended."""
-    until = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        # A new session's event numbers are higher than any before it, so the mark divides them.
-        events = stellwerk.rows(
-            "select e.event_id, e.state as event_state, e.reason, e.run_id, r.state from stellwerk.event e"
-            " join stellwerk.table_watch w on w.tenant_id = e.tenant_id and w.watch_id = e.watch_id"
-            " join stellwerk.workflow f on f.tenant_id = w.tenant_id and f.workflow_id = w.workflow_id"
-            " left join stellwerk.run_overview r on r.run_id = e.run_id"
-            " where e.tenant_id = stellwerk.current_tenant_id() and e.event_id > %s and f.slug = any (%s)"
-            " order by e.event_id",
-            [mark, slugs],
-        )
-        if not events:
-            raise StellwerkError(
-                "the new rows started nothing",
-                hint="`stellwerk watches` shows which tables are watched, and what is wrong.",
-            )
-        for event in events:
-            if event["event_state"] in ("failed", "ignored"):
-                raise StellwerkError(
-                    f"event {event['event_id']} started no run",
-                    event["reason"],
-                    "`stellwerk watches` shows the watched tables.",
-                )
-        late = [event for event in events if event["state"] not in ENDED]
-        if not late or given_up.is_set():
-            return events
-        if time.monotonic() > until:
-            number = late[0]["run_id"]
-            raise StellwerkError(
-                f"{len(late)} of {len(events)} runs have not ended after {PATIENCE_SECONDS:g} s",
-                "the events have not become runs yet" if number is None else stellwerk.why(number),
-                "`stellwerk doctor` says what may be wrong.",
-            )
-        given_up.wait(0.05)
-
-
 def _invite(place: str) -> None:
     called = Path(sys.argv[0])
     program = str(called) if called.name == "stellwerk" and shutil.which("stellwerk") is None else "stellwerk"
     say()
-    say("A worker is running. In another terminal:")
-    say(f"  {program} run list")
+    say("From here on the clock is the real one, and a worker is running. In another terminal:")
+    say(f"  {program} case list")
     say(f"  {program} run show 1")
     say(f"  {program} db psql")
+    say(f"  curl -d name=Ada -d email=ada@example.org {place}/forms/default/kontakt")
     say(f"The web process answers at {place}/healthz. Ctrl-C ends everything; the data stay.")
     sys.stdout.flush()
 
@@ -280,3 +271,4 @@ def _log_to_standard_error() -> None:
     handler.setFormatter(logging.Formatter("  %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("stellwerk.step").setLevel(logging.INFO)
+    logging.getLogger("stellwerk.worker.mail").setLevel(logging.ERROR)  # no mail leaves a demo

@@ -119,6 +119,13 @@ def _workers(stellwerk: Engine) -> Finding:
     alive = [row for row in rows if row.get("alive", True)]
     if alive:
         return Finding("workers", True, f"{len(alive)} at work")
+    if any(job["active"] for job in stellwerk.rows("select * from stellwerk.cron_jobs()")):
+        # pg_cron moves what runs in SQL; only steps for workers wait for one.
+        steps = int(
+            stellwerk.value("select count(*) from stellwerk.step where state = 'queued' and runs_in = 'worker' limit 1")
+        )
+        said = f"none at work, {steps} worker steps wait" if steps else "none at work; pg_cron moves what runs in SQL"
+        return Finding("workers", not steps, said, "Start one: `stellwerk worker`, or `stellwerk up`.")
     waiting = int(
         stellwerk.value(
             "select (select count(*) from stellwerk.run where state in ('pending', 'running') limit 1)"

@@ -46,7 +46,7 @@ def state(
     """Show how a run and its steps stood at an earlier time."""
     with engine() as stellwerk:
         overview_of(stellwerk, run)
-        rows = stellwerk.run_state_at(run, _time(at))
+        rows = stellwerk.run_state_at(run, read_time(at))
     listing(
         rows if as_json else [{**row, "node_id": row["node_id"] or "(the run)"} for row in rows],
         as_json=as_json,
@@ -98,7 +98,7 @@ def dead_letters(
     listing(rows, as_json=as_json, empty="There is none.", columns=columns)
 
 
-def _time(text: str) -> str:
+def read_time(text: str) -> str:
     """What PostgreSQL reads as a time; a duration is counted back from now."""
     if re.fullmatch(r"P(?=.)(\d+W|(\d+D)?(T(?=.)(\d+H)?(\d+M)?(\d+S)?)?)", text):
         weeks, days, hours, minutes, seconds = (

@@ -85,15 +85,15 @@ def why(run: int = RUN, as_json: bool = JSON) -> None:
     say(to_json({"run_id": run, "why": sentence}) if as_json else sentence)
 
 
-def read_json(text: str) -> json_text.JsonText:
+def read_json(text: str, what: str = "payload") -> json_text.JsonText:
     """JSON from the command line, from @FILE or, for @-, from standard input."""
     if not text.startswith("@"):
-        return json_text.checked(text.encode("utf-8", "surrogateescape"))
+        return json_text.checked(text.encode("utf-8", "surrogateescape"), what)
     if text == "@-":
-        return json_text.checked(sys.stdin.buffer.read(json_text.LARGEST_BYTES + 1))
+        return json_text.checked(sys.stdin.buffer.read(json_text.LARGEST_BYTES + 1), what)
     try:
         with Path(text[1:]).open("rb") as file:
-            return json_text.checked(file.read(json_text.LARGEST_BYTES + 1))
+            return json_text.checked(file.read(json_text.LARGEST_BYTES + 1), what)
     except OSError as error:
         raise StellwerkError(f"the file {text[1:]} cannot be read: {error.strerror}") from None
 

@@ -96,7 +96,7 @@ def complete(
     outcome: str | None = typer.Option(None, "--outcome", help="One of the task's outcomes, if it has any."),
 ) -> None:
     """Decide a task; its run goes on."""
-    text = read_json(result)
+    text = read_json(result, "result")
     with engine() as stellwerk:
         if stellwerk.complete_task(task, text, outcome) == "completed":
             say(f"Task {task} is completed.")
@@ -112,4 +112,28 @@ def reassign(
     """Hand a task to another user or role."""
     with engine() as stellwerk:
         stellwerk.reassign_task(task, to)
-    say(f"Task {task} is for {to} now.")
+    say(f"Task {task} is for {to if to.startswith('role:') else to.lower()} now.")
+
+
+@app.command()
+def claim(task: int = TASK) -> None:
+    """Work on a task of a role; nobody else can decide it meanwhile."""
+    with engine() as stellwerk:
+        stellwerk.claim_task(task)
+    say(f"Task {task} is yours.")
+
+
+@app.command()
+def release(task: int = TASK) -> None:
+    """Give a claimed task back."""
+    with engine() as stellwerk:
+        stellwerk.release_task(task)
+    say(f"Task {task} is open to all whom it is offered to.")
+
+
+@app.command()
+def comment(task: int = TASK, text: str = typer.Argument(help="What to say, 1 to 10000 characters.")) -> None:
+    """Write a comment to a task, also when it has ended."""
+    with engine() as stellwerk:
+        stellwerk.comment_task(task, text)
+    say(f"Task {task} has your comment.")

@@ -34,6 +34,25 @@ def add(
     say(f"{email.lower()} is a user with the role {role}.")
 
 
+@app.command()
+def change(
+    email: str = EMAIL,
+    role: str | None = typer.Option(None, "--role", help=f"One of {', '.join(ROLES)}."),
+    name: str | None = typer.Option(None, "--name", help="Name for people; an empty one is taken away."),
+    login: str | None = typer.Option(None, "--login", help="The database login that speaks for the user; empty: none."),
+    group: list[str] | None = typer.Option(None, "--group", help="All further roles for tasks; an empty one: none."),
+    active: bool | None = typer.Option(None, "--active/--inactive", help="Whether the person is still here."),
+    mails: bool | None = typer.Option(None, "--mails/--no-mails", help="Whether the person wants mails."),
+) -> None:
+    """Change what is given of a user, and leave the rest."""
+    if role is not None and role not in ROLES:
+        raise UsageError(f"{role!r} is no role", hint=f"There are {', '.join(ROLES)}.")
+    groups = [each for each in group if each] if group else None
+    with engine() as stellwerk:
+        stellwerk.change_user(email, role=role, name=name, login=login, groups=groups, active=active, mails=mails)
+    say(f"{email.lower()} is changed.")
+
+
 @app.command("list")
 def list_(as_json: bool = JSON) -> None:
     """List the users."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stellwerk.definition.node_types import Name, NodeConfig, NodeType, Values, condition, literal, textarea
 
@@ -55,12 +55,27 @@ class SqlFunction(NodeConfig):
     input: Annotated[Any, Field(title="Input", description="Its first argument.")] = Field(default_factory=dict)
 
 
+class CaseAppointment(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, coerce_numbers_to_str=True)
+
+    starts_at: str | None
+    """A time; null cancels the appointment."""
+    ends_at: str | None = None
+    title: str | None = None
+    location: str | None = None
+    key: str | None = None
+
+
 class BackofficePush(NodeConfig):
     field_map: Annotated[Values, Field(title="Fields", description="The case's fields and their values.")] = Field(
         default_factory=dict
     )
     status: Annotated[str | None, Field(title="Status", description="The case's status.")] = None
     summary: Annotated[str | None, Field(title="Summary", description="One line that lists show.")] = None
+    appointment: Annotated[
+        CaseAppointment | None,
+        Field(title="Appointment", description="An appointment of the case; a later step with the same key moves it."),
+    ] = None
     drop_folder: Annotated[
         str | None, Field(title="Drop folder", description="A folder into which the case is written as CSV.")
     ] = None
@@ -171,7 +186,7 @@ DATA = (
         "inbox",
         "sql",
         BackofficePush,
-        '{ "case_id", "created" }',
+        '{ "case_id", "created" }, with an appointment "appointment_id"',
         executable=True,
     ),
     NodeType(

@@ -18,7 +18,7 @@ from stellwerk.definition.places import Found, Places, normalise_config, plain_s
 from stellwerk.definition.problems import Problem, Problems, did_you_mean
 from stellwerk.definition.schemas import schema_faults
 from stellwerk.definition.trigger_when import when_faults
-from stellwerk.definition.workflow_settings import KEY, ConcurrencyKey, check_settings
+from stellwerk.definition.workflow_settings import KEY, ConcurrencyKey, StatusSet, check_case_statuses, check_settings
 
 MAX_EXPRESSIONS = 5000
 
@@ -74,6 +74,7 @@ class Compiler:
     places: dict[str, str] = field(default_factory=dict)
     key: ConcurrencyKey | None = None
     """The concurrency key, which every trigger's row carries."""
+    statuses: StatusSet = field(default_factory=StatusSet)
 
     def compile(self) -> list[dict[str, Any]]:
         self.check_settings()
@@ -115,6 +116,7 @@ class Compiler:
                     f"input_schema.{fault.path}".rstrip("."), "bad_schema", fault.message, hint=fault.hint
                 )
         self.key = check_settings(raw.get("settings"), self.problems)
+        self.statuses = check_case_statuses(raw.get("settings"), self.problems)
 
     # Nodes
 
@@ -159,6 +161,9 @@ class Compiler:
         static = self.static_settings(settings, kind, place, places)
         condition, cases = self.conditions(settings, kind, place, places)
         check_node(settings, kind, place, node, self.problems)
+        if kind.group == "Backoffice":
+            for name in ("status", "status_complete", "status_missing"):
+                self.statuses.check(config.get(name), f"{place}.config.{name}", node.id, self.problems)
         retry = node.retry or Retry()
         reads = reads_of(places.found)
         if kind.type == "sql.function":  # its second argument is the context

@@ -82,6 +82,16 @@ _PARTS = re.compile(r"([0-9.]+)([YMWDHS])")
 Span = Annotated[Duration, AfterValidator(check_span)]
 
 
+class CaseStatus(Part):
+    """A status that the workflow's cases may have."""
+
+    status: Annotated[str, Field(min_length=1, max_length=100)]
+    label: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    color: Literal["grey", "blue", "green", "yellow", "orange", "red", "purple"] = "grey"
+    final: bool = False
+    next: list[str] | None = None
+
+
 class Settings(Part):
     """Settings of the whole workflow."""
 
@@ -95,6 +105,7 @@ class Settings(Part):
     retention: Duration | None = None
     payment_days: Annotated[int, Field(ge=0, le=3650)] | None = None
     valid_days: Annotated[int, Field(ge=0, le=3650)] | None = None
+    case_statuses: Annotated[list[CaseStatus], Field(min_length=1, max_length=50)] | None = None
 
 
 class Workflow(Part):

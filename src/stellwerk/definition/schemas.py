@@ -32,7 +32,9 @@ KEYWORDS = (
 MAX_DEPTH = 32
 LIMIT = 20
 
-EMAIL = re.compile(r"[^\s@<>\"(),:;]+@[^\s@<>\"(),:;.]+(\.[^\s@<>\"(),:;.]+)+\Z")
+EMAIL = re.compile(r"[^@<>\"(),:;]+@[^@<>\"(),:;.]+(\.[^@<>\"(),:;.]+)+\Z")
+# Named one by one, as in SQL, where \s depends on the database's locale.
+BLANK = re.compile("[\0-\x20\x7f-\xa0\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff]")
 INSTANT = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)T([01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?(?:Z|[+-](?:0\d|1[0-4]):[0-5]\d)\Z",
     re.ASCII,
@@ -166,7 +168,7 @@ def count_faults(schema: dict[str, Any], size: int, least: str, most: str, what:
 
 
 def format_fault(name: Any, text: str) -> str | None:
-    if name == "email" and (len(text) > 320 or not EMAIL.match(text)):
+    if name == "email" and (len(text) > 320 or BLANK.search(text) or not EMAIL.match(text)):
         return "must be an email address"
     if name == "date" and not is_date(text):
         return "must be a date such as 2026-05-31"

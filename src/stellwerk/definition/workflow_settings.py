@@ -1,4 +1,4 @@
-"""The settings of a whole workflow: what they need of each other, and the concurrency key."""
+"""The settings of a whole workflow: what they need of each other, the concurrency key, the statuses of its cases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stellwerk.definition.places import Places, normal_value
-from stellwerk.definition.problems import Problems
+from stellwerk.definition.problems import Problems, did_you_mean
 
 KEY = "concurrency_key"
 
@@ -51,3 +51,53 @@ def check_settings(settings: Any, problems: Problems) -> ConcurrencyKey | None:
                 hint="It may read trigger, run and now.",
             )
     return ConcurrencyKey(None if dynamic else text, places)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSet:
+    """The case statuses that a document declares; without any, each text will do."""
+
+    declared: tuple[str, ...] = ()
+
+    def check(self, value: Any, path: str, node: str, problems: Problems) -> None:
+        """A status that stands in a node must be one of them; one that is computed is checked in the run."""
+        if not self.declared or not isinstance(value, str) or "{{" in value or value in self.declared:
+            return
+        problems.add(
+            path,
+            "unknown_status",
+            f"The workflow declares no case status {value[:60]!r}.",
+            node=node,
+            hint=did_you_mean(value, self.declared, listing="There are")
+            or "settings.case_statuses lists the statuses.",
+        )
+
+
+def check_case_statuses(settings: Any, problems: Problems) -> StatusSet:
+    """What the declared statuses need of each other: different names, and ways that lead to declared ones."""
+    statuses = settings.get("case_statuses") if isinstance(settings, dict) else None
+    if not isinstance(statuses, list):
+        return StatusSet()
+    names: list[str] = []
+    for number, item in enumerate(statuses):
+        name = item.get("status") if isinstance(item, dict) else None
+        if isinstance(name, str) and name in names:
+            problems.add(
+                f"settings.case_statuses[{number}].status",
+                "duplicate_status",
+                f"The case status {name[:60]!r} is declared twice.",
+                hint="Remove one of them.",
+            )
+        elif isinstance(name, str):
+            names.append(name)
+    for number, item in enumerate(statuses):
+        following = item.get("next") if isinstance(item, dict) else None
+        for place, name in enumerate(following if isinstance(following, list) else []):
+            if isinstance(name, str) and name not in names:
+                problems.add(
+                    f"settings.case_statuses[{number}].next[{place}]",
+                    "unknown_status",
+                    f"The workflow declares no case status {name[:60]!r}.",
+                    hint=did_you_mean(name, names, listing="There are"),
+                )
+    return StatusSet(tuple(names))

@@ -1,4 +1,4 @@
-"""The one gate through which bytes leave: outbound HTTP calls and files.
+"""The one gate through which bytes leave: outbound HTTP calls, mails and files.
 
 A host is resolved once, every address it has is checked, and the connection goes to exactly the address that was
 checked, so a name server that changes its answer gains nothing. Redirects are off; where a caller turns them on,
@@ -12,29 +12,30 @@ import contextlib
 import ipaddress
 import logging
 import os
-import socket
 import ssl
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from email.message import EmailMessage
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
-import httpcore2
+import aiosmtplib
 import httpx2
 
 from stellwerk.executors.base import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, Answer, ExecutorError
-from stellwerk.worker.addresses import Address, AllowedHosts, is_ambiguous, literal, normal
-
-Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+from stellwerk.worker.addresses import AllowedHosts, is_ambiguous, literal, normal
+from stellwerk.worker.dialing import Addresses, Blocked, CheckedBackend, CheckedTransport, Resolver, refusal, resolve
+from stellwerk.worker.mail_server import MailServer
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 TOTAL_SECONDS = 60.0
+MAIL_SECONDS = 30.0  # for each answer of a mail server; the whole mail has twice as long
 
 # At INFO they log whole URLs, which may hold secrets.
-for _chatty in ("httpx2", "httpcore2"):
+for _chatty in ("httpx2", "httpcore2", "aiosmtplib"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
 
 # Set by us or able to mislead whoever reads the request after us.
@@ -45,19 +46,6 @@ _OUR_HEADERS = frozenset(
 
 # What may follow a redirect to another host; any other header could be a secret.
 _HARMLESS_HEADERS = frozenset({"accept", "content-type", "idempotency-key"})
-
-
-class Blocked(ExecutorError):
-    """An outbound call that must not be made."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, error_class="blocked", retryable=False)
-
-
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses of a host, as the system's resolver knows them."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class Gate:
@@ -72,8 +60,10 @@ class Gate:
         max_connections: int = 200,
     ) -> None:
         self.allowed = AllowedHosts.parse(allowed_hosts)
+        self._addresses = Addresses(self.allowed, resolver)
+        self._tls = tls
         self._client = httpx2.AsyncClient(
-            transport=_Transport(_CheckedBackend(self.allowed, resolver), tls, max_connections),
+            transport=CheckedTransport(CheckedBackend(self._addresses), tls, max_connections),
             trust_env=False,
             follow_redirects=False,
             headers={"User-Agent": "stellwerk", "Accept": "*/*", "Accept-Encoding": "gzip, deflate"},
@@ -159,10 +149,10 @@ class Gate:
             raise Blocked(f"{host} is a number in disguise, not a host")
         local = f".{normal(host)}".endswith(".localhost") and not self.allowed.allow_host(host, port)
         if local and not self.allowed.allow_address(ipaddress.IPv4Address("127.0.0.1"), port):
-            raise Blocked(_refusal(host))
+            raise Blocked(refusal(host))
         address = literal(host)
         if address is not None and not self.allowed.allow_address(address, port):
-            raise Blocked(_refusal(host))
+            raise Blocked(refusal(host))
         return target
 
     async def _one(
@@ -178,6 +168,59 @@ class Gate:
             await response.aclose()
         onward = response.headers.get("location") if 300 <= response.status_code < 400 else None
         return Answer(response.status_code, dict(response.headers), content), onward
+
+    async def send_mail(self, server: MailServer, mail: EmailMessage) -> None:
+        """Hand a mail in at the operator's mail server; raises `ExecutorError` (blocked, timeout, connection,
+        mail_refused, mail_login, invalid_request). The operator named the host, so it may be private, unless the
+        operator wants that checked too."""
+        try:
+            async with asyncio.timeout(2 * MAIL_SECONDS):
+                await self._hand_in(server, mail)
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            raise _mail_refused(error.recipients) from None
+        except aiosmtplib.SMTPAuthenticationError as error:
+            raise ExecutorError(
+                f"the mail server refuses the login: {error.code} {_line(error.message)}", error_class="mail_login"
+            ) from None
+        except aiosmtplib.SMTPResponseException as error:
+            raise _mail_refused([error]) from None
+        except aiosmtplib.SMTPNotSupported as error:
+            raise ExecutorError(
+                f"the mail server lacks what is needed: {_line(str(error))}",
+                error_class="mail_refused",
+                retryable="SMTPUTF8" not in str(error),  # an address is what it is; a server can be set up anew
+            ) from None
+        except (TimeoutError, aiosmtplib.SMTPTimeoutError):
+            raise ExecutorError("the mail server did not answer in time", error_class="timeout") from None
+        except (aiosmtplib.SMTPException, OSError) as error:
+            reason = _line(str(error)) or type(error).__name__
+            raise ExecutorError(f"the mail server cannot be reached: {reason}", error_class="connection") from None
+        except ValueError as error:  # an address that cannot be sent to
+            raise ExecutorError(
+                f"the mail cannot be written: {_line(str(error))}", error_class="invalid_request", retryable=False
+            ) from None
+
+    async def _hand_in(self, server: MailServer, mail: EmailMessage) -> None:
+        line = await self._addresses.connect(server.host, server.port, CONNECT_SECONDS, checked=server.only_public)
+        client = aiosmtplib.SMTP(
+            hostname=server.host,  # the name that the certificate must have
+            sock=line,
+            use_tls=server.tls,
+            start_tls={"required": True, "offered": None, "off": False}[server.starttls],
+            tls_context=self._tls,
+            username=server.user,
+            password=server.password,
+            timeout=MAIL_SECONDS,
+        )
+        try:
+            await client.connect()
+            await client.send_message(mail)
+            # It has the mail; what goes wrong from here on must not have it sent again.
+            with contextlib.suppress(aiosmtplib.SMTPException, OSError):
+                await client.quit(timeout=1)
+        finally:
+            client.close()
+            line.close()
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -256,81 +299,6 @@ def write_file(folder: Path, name: str, content: bytes) -> Path:
     return path
 
 
-class _CheckedBackend(httpcore2.AsyncNetworkBackend):
-    """Opens every TCP connection of the gate: resolve once, check every address, connect to a checked one."""
-
-    def __init__(self, allowed: AllowedHosts, resolver: Resolver) -> None:
-        self._allowed = allowed
-        self._resolver = resolver
-        self._inner = httpcore2.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 (httpcore's signature)
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        """Connect to a host whose every address may be reached."""
-        last: Exception | None = None
-        for address in await self._addresses(host, port, timeout):
-            try:
-                return await self._inner.connect_tcp(str(address), port, timeout, local_address, socket_options)
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-                last = error
-        raise last or httpcore2.ConnectError("the host has no address")
-
-    async def _addresses(self, host: str, port: int, seconds: float | None) -> list[Address]:
-        written = literal(host)
-        if written is not None:
-            texts: Sequence[str] = [str(written)]
-        elif is_ambiguous(host):
-            raise Blocked(f"{host} is a number in disguise, not a host")
-        else:
-            try:
-                async with asyncio.timeout(seconds):
-                    texts = await self._resolver(host, port)
-            except TimeoutError:
-                raise httpcore2.ConnectTimeout("the host's address was not found in time") from None
-            except (OSError, UnicodeError):
-                raise httpcore2.ConnectError("the host's address was not found") from None
-        addresses = [ipaddress.ip_address(text) for text in texts]
-        if not self._allowed.allow_host(host, port):
-            for address in addresses:
-                # One private address among public ones is enough: which one is tried is not the caller's choice.
-                if not self._allowed.allow_address(address, port):
-                    raise Blocked(_refusal(normal(host)))
-        return addresses
-
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,  # noqa: ASYNC109
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        """Never."""
-        raise Blocked("outbound calls go over TCP only")
-
-    async def sleep(self, seconds: float) -> None:
-        """Pause."""
-        await asyncio.sleep(seconds)
-
-
-class _Transport(httpx2.AsyncHTTPTransport):
-    """httpx's own transport over a pool whose connections are opened by the checking backend."""
-
-    def __init__(self, backend: httpcore2.AsyncNetworkBackend, tls: ssl.SSLContext | None, connections: int) -> None:
-        super().__init__(verify=tls if tls is not None else True, trust_env=False)
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=tls if tls is not None else httpx2.create_ssl_context(trust_env=False),
-            max_connections=connections,
-            max_keepalive_connections=20,
-            keepalive_expiry=5.0,
-            network_backend=backend,
-        )
-
-
 async def _read(response: httpx2.Response, limit: int, where: str) -> bytes:
     """The body, decompressed piece by piece so that it never grows beyond the limit."""
     too_large = ExecutorError(
@@ -396,13 +364,22 @@ def _follow(
     return method, following, headers, body
 
 
+def _mail_refused(answers: Sequence[aiosmtplib.SMTPResponseException]) -> ExecutorError:
+    """5… is for good, anything else may pass."""
+    return ExecutorError(
+        "; ".join(f"{answer.code} {_line(answer.message)}" for answer in answers),
+        error_class="mail_refused",
+        retryable=any(answer.code < 500 for answer in answers),
+    )
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:500]
+
+
 def _name(target: httpx2.URL) -> str:
     """How messages call the other side. Path and query may hold secrets, so they are left out."""
     return target.host if target.port is None else f"{target.host}:{target.port}"
-
-
-def _refusal(host: str) -> str:
-    return f"{host} is not on the public internet; STELLWERK_ALLOWED_HOSTS does not name it"
 
 
 def _reason(error: BaseException) -> str:

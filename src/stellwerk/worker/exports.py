@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 
 ENTRYPOINT = "case.export"
 
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+# Their full-width forms are the same to some spreadsheets. stellwerk.csv_cell does it alike.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 def cell(text: str | None) -> str:
@@ -29,7 +31,7 @@ def cell(text: str | None) -> str:
     if text is None:
         return ""
     text = text.replace("\0", "")
-    if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) and not _NUMBER.fullmatch(text):
+    if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text):
         return "'" + text
     return text
 

@@ -27,6 +27,7 @@ BATCH = 500
 POLL_SECONDS = 5.0
 TICK_SECONDS = 5.0
 SHORTEST_SECONDS = 0.05
+LONGEST_TICK_PAUSE = 1.0  # seconds
 BUSY = 5
 GATHER_SECONDS = 0.01
 HOUSE_SECONDS = 60.0
@@ -52,6 +53,7 @@ class Pump:
         self._stopping = False
         self._failures = 0
         self._tick_at = 0.0
+        self._vain = 0  # ticks in a row that left what was due as it was
         self._house_at = 0.0
         self.idle = False
         """True when the last look found nothing to do."""
@@ -96,13 +98,16 @@ class Pump:
         """Tick if it is time, then pump until there is nothing left; answers how much the last call found."""
         loop = asyncio.get_running_loop()
         busy = False
-        if self.bell.on_duty and loop.time() >= self._tick_at:
-            answer = await self._call("select stellwerk.tick()")
-            self._tick_at = loop.time() + TICK_SECONDS
-            self._due_in(answer.get("next_due_seconds"))
-            self._wake_for(answer)
+        answer: dict[str, Any] = {}
         while not self._stopping:
+            # Also between two calls of pump: timers do not wait for the end of other work.
+            if self.bell.on_duty and loop.time() >= self._tick_at:
+                answer = await self._call("select stellwerk.tick()")
+                self._tick_at = loop.time() + TICK_SECONDS
+                self._ticked(answer)
+                self._wake_for(answer)
             answer = await self._call("select stellwerk.pump($1)", BATCH)
+            self._due_in(answer.get("next_due_seconds"))
             self._wake_for(answer)
             if not answer.get("more"):
                 break
@@ -112,7 +117,6 @@ class Pump:
             busy = True
             await asyncio.sleep(0)
         self.idle = not any(answer.get(count) for count in ("events", "runs_started", "runs_advanced", "more"))
-        self._due_in(answer.get("next_due_seconds"))
         if self.bell.on_duty and loop.time() >= self._house_at:
             kept = await self._call("select stellwerk.keep_house()")
             self._house_at = loop.time() + (TICK_SECONDS if kept.get("more") else HOUSE_SECONDS)
@@ -126,13 +130,19 @@ class Pump:
         elif any(count for count in answer.values() if isinstance(count, int)):
             self._wake_jobs()
 
-    def _due_in(self, seconds: Any) -> None:
-        """Tick when the next timer is due; one that is still due after a tick is not asked for in a hurry."""
+    def _ticked(self, answer: dict[str, Any]) -> None:
+        """A tick fires so many timers and no more: where it fired any, those that are left are asked for at once."""
+        fired, due = bool(answer.get("fired") or answer.get("scheduled")), answer.get("next_due_seconds")
+        self._vain = self._vain + 1 if due == 0 and not fired else 0
+        self._due_in(due, shortest=0.0 if fired else SHORTEST_SECONDS)
+
+    def _due_in(self, seconds: Any, *, shortest: float = SHORTEST_SECONDS) -> None:
+        """Tick when the next timer is due; the more ticks could not fire one that is, the later it is tried again."""
         self.next_due = float(seconds) if seconds is not None else None
         if self.next_due is None:
             return
-        at = asyncio.get_running_loop().time() + max(self.next_due, SHORTEST_SECONDS if self.next_due > 0 else 1.0)
-        self._tick_at = min(self._tick_at, at)
+        least = SHORTEST_SECONDS if self.next_due > 0 else min(LONGEST_TICK_PAUSE, shortest * 2 ** min(self._vain, 10))
+        self._tick_at = min(self._tick_at, asyncio.get_running_loop().time() + max(self.next_due, least))
 
     async def _sleep(self) -> None:
         if self._stopping or not await self._has_duty():

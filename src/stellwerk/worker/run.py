@@ -20,7 +20,8 @@ from stellwerk.worker.exports import ENTRYPOINT, CaseExports
 from stellwerk.worker.jobs import Jobs
 from stellwerk.worker.listener import Listener
 from stellwerk.worker.mail import ENTRYPOINT as MAIL
-from stellwerk.worker.mail import Mails, MailServer
+from stellwerk.worker.mail import Mails
+from stellwerk.worker.mail_server import MailServer
 from stellwerk.worker.presence import Presence
 from stellwerk.worker.pump import Pump
 from stellwerk.worker.steps import Steps
@@ -44,16 +45,18 @@ async def run_worker(
     ready: asyncio.Event | None = None,
     executors: Mapping[str, Executor[Any, Any]] | None = None,
     grace_seconds: float = GRACE_SECONDS,
+    as_login: bool = False,
 ) -> None:
     """Work until `stop` is set; with `drain`, until nothing is left to do.
 
     `only` limits the node types that this worker carries out; it pumps in any case. `ready` is set once it listens.
+    `as_login` leaves out the worker's role: only who owns the schema may go by a shifted clock, for tests and demos.
     Raises `DatabaseUnavailable` when there is no database at the start; later it waits for a lost one.
     """
     stop = stop or asyncio.Event()
     mail_server = MailServer.from_url(settings.smtp_url) if settings.smtp_url else None
     chosen = _choose(find_executors() if executors is None else executors, only)
-    role = await _role(dsn)
+    role = None if as_login else await _role(dsn)
     connections = Connections(worker_conninfo(dsn, "stellwerk-worker", role))
     listener = Listener(worker_conninfo(dsn, "stellwerk-listener", role))
     presence = Presence(sorted(chosen))
@@ -67,7 +70,7 @@ async def run_worker(
     jobs.serve_steps(chosen, steps.handle)
     if not only:
         jobs.serve(ENTRYPOINT, CaseExports(connections).handle)
-        jobs.serve(MAIL, Mails(connections, settings.base_url, mail_server).handle)
+        jobs.serve(MAIL, Mails(connections, gate, settings.base_url, mail_server).handle)
     pump = Pump(connections, listener, worker_conninfo(dsn, "stellwerk-bell", role), driver.wake, steps.take)
     listener.ignore(CHANNEL, connections.knows)  # what our own statements enqueue is announced in the process
 
