@@ -14,11 +14,13 @@ from psycopg.types.json import Jsonb
 SET_UP = "set up by those who build workflows or run the installation; the data of runs never get here"
 ENGINE = "words, numbers and names of nodes, written by the engine alone"
 TABLES = {
+    "api_token": "programs that call the API, named by those who run the installation",
     "app_user": "people who work with the tenant's tasks; they have verbs of their own",
     "calendar": SET_UP,
     "event_batch": "it becomes events; until then forget_subject refuses, or takes it apart first: a test of its own",
     "followed_column": SET_UP,
     "form": SET_UP,
+    "login_failure": "addresses from which, and names with which, logging in failed; gone a day later",
     "loop": ENGINE,
     "migration": SET_UP,
     "plan_node": SET_UP,
@@ -36,6 +38,9 @@ TABLES = {
     "tenant_role": SET_UP,
     "timer": ENGINE,
     "timer_change": "the key of a row that has changed, which is gone with the next tick",
+    "user_invitation": "of app_user, and goes with it",
+    "user_password": "of app_user, and goes with it",
+    "user_session": "of app_user, and goes with it",
     "version_move": ENGINE,
     "webhook_source": SET_UP,
     "worker": SET_UP,
