@@ -70,3 +70,7 @@ comment on column stellwerk.case_appointment.version is 'Counts changes, as a ca
 comment on column stellwerk.case_appointment.created_at is 'When it was made.';
 comment on column stellwerk.case_appointment.created_by is 'Who made it: run:<id> for a workflow, else an application user or db:<role>.';
 comment on column stellwerk.case_appointment.updated_at is 'When it last changed.';
+
+-- What changed in a case is told by comparing it with what it was.
+-- squawk-ignore ban-drop-function
+drop function if exists stellwerk.note_case_change(stellwerk.backoffice_case, stellwerk.token);

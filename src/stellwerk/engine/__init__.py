@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import psycopg
-from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
+from stellwerk.engine.calls import Row, as_json
+from stellwerk.engine.cases import Cases
+from stellwerk.engine.people import People
+from stellwerk.engine.time import Time
 
-from stellwerk.errors import UnknownThing, from_database
-from stellwerk.json_text import JsonText, dumps
-
-Row = dict[str, Any]
+__all__ = ["Engine", "Row"]
 
 
-class Engine:
+class Engine(Cases, People, Time):
     """Calls the functions of schema `stellwerk` over one connection; database errors come out as `StellwerkError`."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
@@ -36,7 +31,7 @@ class Engine:
         return int(
             self.value(
                 "select stellwerk.start_run(%s::text, %s::jsonb, %s::text, coalesce(%s::timestamptz, now()), %s::int)",
-                [workflow, _json({} if payload is None else payload), idempotency_key, run_at, priority],
+                [workflow, as_json({} if payload is None else payload), idempotency_key, run_at, priority],
             )
         )
 
@@ -67,14 +62,14 @@ class Engine:
         """End a waiting or queued step as skipped, with an output, by a port."""
         self.value(
             "select stellwerk.skip_step(%s::bigint, %s::bigint, %s::jsonb, %s::text)",
-            [run_id, step_id, None if output is None else _json(output), port],
+            [run_id, step_id, None if output is None else as_json(output), port],
         )
 
     def edit_run(self, run_id: int, payload: Any = None, variables: Any = None) -> None:
         """Replace the payload of a failed, cancelled or paused run, or set some of its vars."""
         self.value(
             "select stellwerk.edit_run(%s::bigint, %s::jsonb, %s::jsonb)",
-            [run_id, *(None if value is None else _json(value) for value in (payload, variables))],
+            [run_id, *(None if value is None else as_json(value) for value in (payload, variables))],
         )
 
     def signal(self, event: str, correlation: str, payload: Any = None, dedupe_key: str | None = None) -> int:
@@ -82,7 +77,7 @@ class Engine:
         return int(
             self.value(
                 "select stellwerk.signal(%s::text, %s::text, %s::jsonb, %s::text)",
-                [event, correlation, _json({} if payload is None else payload), dedupe_key],
+                [event, correlation, as_json({} if payload is None else payload), dedupe_key],
             )
         )
 
@@ -118,7 +113,7 @@ class Engine:
         """Set up a webhook source, or change it; the secrets are sealed, None leaves those that are there."""
         self.value(
             "select stellwerk.set_webhook_source(%s::text, %s::text, %s::text[], %s::jsonb)",
-            [source, scheme, None if secrets is None else list(secrets), _json(settings or {})],
+            [source, scheme, None if secrets is None else list(secrets), as_json(settings or {})],
         )
 
     def remove_webhook_source(self, source: str) -> bool:
@@ -127,7 +122,9 @@ class Engine:
 
     def set_form(self, form: str, workflow: str, settings: Any = None) -> None:
         """Say which workflow a public form starts."""
-        self.value("select stellwerk.set_form(%s::text, %s::text, %s::jsonb)", [form, workflow, _json(settings or {})])
+        self.value(
+            "select stellwerk.set_form(%s::text, %s::text, %s::jsonb)", [form, workflow, as_json(settings or {})]
+        )
 
     def remove_form(self, form: str) -> bool:
         """Remove a form; says whether there was one."""
@@ -142,97 +139,9 @@ class Engine:
         return int(
             self.value(
                 "select stellwerk.emit_event(%s::text, %s::jsonb, %s::text)",
-                [name, _json({} if payload is None else payload), dedupe_key],
+                [name, as_json({} if payload is None else payload), dedupe_key],
             )
         )
-
-    # -- cases ------------------------------------------------------------------------------------------------------
-
-    def search_cases(
-        self,
-        words: str | None = None,
-        statuses: Sequence[str] | None = None,
-        workflow: str | None = None,
-        assignee: str | None = None,
-        before: int | None = None,
-        page: int = 50,
-    ) -> list[Row]:
-        """The tenant's cases, newest first, a page at a time; before is the last case that was seen."""
-        return self.rows(
-            "select * from stellwerk.search_cases(%s::text, %s::text[], %s::text, %s::text, %s::bigint, %s::int)",
-            [words, None if statuses is None else list(statuses), workflow, assignee, before, page],
-        )
-
-    def export_cases(
-        self,
-        words: str | None = None,
-        statuses: Sequence[str] | None = None,
-        workflow: str | None = None,
-        assignee: str | None = None,
-    ) -> list[str]:
-        """The tenant's cases as lines of CSV, the first with the names."""
-        rows = self.rows(
-            "select line from stellwerk.export_cases(%s::text, %s::text[], %s::text, %s::text) as x (line)",
-            [words, None if statuses is None else list(statuses), workflow, assignee],
-        )
-        return [str(row["line"]) for row in rows]
-
-    def case_statuses(self, workflow: str) -> list[Row]:
-        """The statuses that a workflow declares: position, status, label, color, final, next."""
-        return self.rows("select * from stellwerk.case_statuses(%s::text)", [workflow])
-
-    def update_case(self, case_id: int, changes: Any, version: int | None = None, remark: str | None = None) -> int:
-        """Change status, note, summary, assignee or fields of payload; the new version."""
-        return int(
-            self.value(
-                "select stellwerk.update_case(%s::bigint, %s::jsonb, %s::int, %s::text)",
-                [case_id, _json(changes), version, remark],
-            )
-        )
-
-    def set_case_status(self, case_id: int, status: str, note: str | None = None, version: int | None = None) -> int:
-        """Set a case's status, and its note if one is given; the new version."""
-        query = "select stellwerk.set_case_status(%s::bigint, %s::text, %s::text, %s::int)"
-        return int(self.value(query, [case_id, status, note, version]))
-
-    def assign_case(self, case_id: int, assignee: str | None, version: int | None = None) -> int:
-        """Put a user or role:NAME in charge of a case, None nobody; the new version."""
-        query = "select stellwerk.assign_case(%s::bigint, %s::text, %s::int)"
-        return int(self.value(query, [case_id, assignee, version]))
-
-    def add_case_note(self, case_id: int, body: str) -> int:
-        """Write a note into a case's history; its number."""
-        return int(self.value("select stellwerk.add_case_note(%s::bigint, %s::text)", [case_id, body]))
-
-    def add_case_appointment(
-        self, case_id: int, title: str, starts_at: Any, ends_at: Any = None, location: str | None = None
-    ) -> int:
-        """Make an appointment of a case; its number."""
-        query = (
-            "select stellwerk.add_case_appointment(%s::bigint, %s::text, %s::timestamptz, %s::timestamptz, %s::text)"
-        )
-        return int(self.value(query, [case_id, title, starts_at, ends_at, location]))
-
-    def move_case_appointment(
-        self,
-        appointment_id: int,
-        starts_at: Any,
-        ends_at: Any = None,
-        location: str | None = None,
-        version: int | None = None,
-    ) -> int:
-        """Move an appointment; the new version."""
-        query = (
-            "select stellwerk.move_case_appointment(%s::bigint, %s::timestamptz, %s::timestamptz, %s::text, %s::int)"
-        )
-        return int(self.value(query, [appointment_id, starts_at, ends_at, location, version]))
-
-    def cancel_case_appointment(
-        self, appointment_id: int, reason: str | None = None, version: int | None = None
-    ) -> None:
-        """Cancel an appointment; the case's history keeps it."""
-        query = "select stellwerk.cancel_case_appointment(%s::bigint, %s::text, %s::int)"
-        self.value(query, [appointment_id, reason, version])
 
     # -- many runs --------------------------------------------------------------------------------------------------
 
@@ -251,7 +160,7 @@ class Engine:
             self.value(
                 "select stellwerk.start_bulk_operation("
                 "%s::text, %s::jsonb, %s::boolean, %s::int, %s::float8, %s::jsonb)",
-                [action, _json(filter), dry_run, rate, stop_on_error, _json({} if options is None else options)],
+                [action, as_json(filter), dry_run, rate, stop_on_error, as_json({} if options is None else options)],
             )
         )
 
@@ -267,84 +176,13 @@ class Engine:
         """End a bulk operation; what it has done stays done."""
         self.value("select stellwerk.cancel_bulk_operation(%s::bigint, %s::text)", [operation_id, reason])
 
-    # -- people -----------------------------------------------------------------------------------------------------
-
-    def complete_task(self, task_id: int, result: Any, outcome: str | None = None) -> str:
-        """Decide a task: `completed`, or `open` while more people must approve."""
-        query = "select stellwerk.complete_task(%s::bigint, %s::jsonb, %s::text)"
-        return str(self.value(query, [task_id, _json(result), outcome]))
-
-    def claim_task(self, task_id: int) -> None:
-        """Work on a task that is offered to a role."""
-        self.value("select stellwerk.claim_task(%s::bigint)", [task_id])
-
-    def release_task(self, task_id: int) -> None:
-        """Give a claimed task back."""
-        self.value("select stellwerk.release_task(%s::bigint)", [task_id])
-
-    def reassign_task(self, task_id: int, assignee: str) -> None:
-        """Hand a task to a user, or to `role:NAME`."""
-        self.value("select stellwerk.reassign_task(%s::bigint, %s::text)", [task_id, assignee])
-
-    def save_task_draft(self, task_id: int, draft: Any) -> None:
-        """Keep what was filled in so far."""
-        self.value("select stellwerk.save_task_draft(%s::bigint, %s::jsonb)", [task_id, _json(draft)])
-
-    def comment_task(self, task_id: int, body: str) -> int:
-        """Write a comment to a task; its number."""
-        return int(self.value("select stellwerk.comment_task(%s::bigint, %s::text)", [task_id, body]))
-
-    def attach_to_task(self, task_id: int, name: str, reference: str, media_type: str | None = None) -> int:
-        """Note a file that belongs to a task; the note's number."""
-        query = "select stellwerk.attach_to_task(%s::bigint, %s::text, %s::text, %s::text)"
-        return int(self.value(query, [task_id, name, reference, media_type]))
-
-    def add_user(
-        self,
-        email: str,
-        role: str,
-        *,
-        name: str | None = None,
-        login: str | None = None,
-        groups: Sequence[str] = (),
-    ) -> int:
-        """Add a user of the tenant; the user's number."""
-        query = "select stellwerk.add_user(%s::text, %s::text, %s::text, %s::text, %s::text[])"
-        return int(self.value(query, [email, role, name, login, list(groups)]))
-
-    def change_user(
-        self,
-        email: str,
-        *,
-        role: str | None = None,
-        name: str | None = None,
-        login: str | None = None,
-        groups: Sequence[str] | None = None,
-        active: bool | None = None,
-        mails: bool | None = None,
-    ) -> None:
-        """Change what is given of a user and leave the rest."""
-        self.value(
-            "select stellwerk.change_user("
-            "%s::text, %s::text, %s::text, %s::text, %s::text[], %s::boolean, %s::boolean)",
-            [email, role, name, login, None if groups is None else list(groups), active, mails],
-        )
-
-    def set_absence(self, email: str, until: Any = None, delegate: str | None = None) -> None:
-        """A user is away from now on, and the delegate does the tasks."""
-        self.value("select stellwerk.set_absence(%s::text, %s::timestamptz, %s::text)", [email, until, delegate])
-
-    def end_absence(self, email: str) -> None:
-        """A user is back."""
-        self.value("select stellwerk.set_absence(%s::text, absent_from => null)", [email])
-
     # -- workflows --------------------------------------------------------------------------------------------------
 
     def save_workflow(self, document: Any, plan: Any, problems: Any) -> tuple[str, int]:
         """Store a compiled document as the workflow's draft; returns slug and version."""
         row = self.row(
             "select slug, version from stellwerk.save_workflow(%s::jsonb, %s::jsonb, %s::jsonb)",
-            [_json(document), _json(plan), _json(problems)],
+            [as_json(document), as_json(plan), as_json(problems)],
         )
         return str(row["slug"]), int(row["version"])
 
@@ -375,7 +213,7 @@ class Engine:
         return self.rows(
             "select * from stellwerk.migrate_runs("
             "%s::text, %s::int, %s::int, %s::jsonb, %s::boolean, %s::int, %s::bigint)",
-            [slug, from_version, to_version, _json(dict(node_map or {})), dry_run, batch, continue_with],
+            [slug, from_version, to_version, as_json(dict(node_map or {})), dry_run, batch, continue_with],
         )
 
     def propose_node_map(
@@ -384,7 +222,7 @@ class Engine:
         """Which node of one version is taken for which of another, and how that was found."""
         return self.rows(
             "select * from stellwerk.propose_node_map(%s::text, %s::int, %s::int, %s::jsonb)",
-            [slug, from_version, to_version, _json(dict(node_map or {}))],
+            [slug, from_version, to_version, as_json(dict(node_map or {}))],
         )
 
     def undo_migration(self, migration_id: int, *, dry_run: bool = True, batch: int | None = None) -> list[Row]:
@@ -451,44 +289,6 @@ class Engine:
         """Take a limit away; says whether there was one."""
         return bool(self.value("select stellwerk.remove_rate_limit(%s::text, %s::text)", [kind, name]))
 
-    # -- time -------------------------------------------------------------------------------------------------------
-
-    def set_time_zone(self, zone: str) -> None:
-        """Set the tenant's time zone."""
-        self.value("select stellwerk.set_time_zone(%s::text)", [zone])
-
-    def set_calendar(self, name: str, hours: Any, holidays: Sequence[object] = (), zone: str | None = None) -> None:
-        """Make or replace a calendar of working hours."""
-        self.value(
-            "select stellwerk.set_calendar(%s::text, %s::jsonb, %s::date[], %s::text)",
-            [name, _json(hours), list(holidays), zone],
-        )
-
-    def remove_calendar(self, name: str) -> bool:
-        """Remove a calendar; says whether there was one."""
-        return bool(self.value("select stellwerk.remove_calendar(%s::text)", [name]))
-
-    def pause_schedule(self, workflow: str, node: str | None = None) -> None:
-        """Have a schedule start no runs until it is resumed."""
-        self.value("select stellwerk.pause_schedule(%s::text, %s::text)", [workflow, node])
-
-    def resume_schedule(self, workflow: str, node: str | None = None) -> Any:
-        """Have a paused schedule go on from now; its next time."""
-        return self.value("select stellwerk.resume_schedule(%s::text, %s::text)", [workflow, node])
-
-    def run_schedule(self, workflow: str, node: str | None = None) -> int:
-        """Start a run of a schedule now; its number."""
-        return int(self.value("select stellwerk.run_schedule(%s::text, %s::text)", [workflow, node]))
-
-    def backfill_schedule(self, workflow: str, since: str, until: str, node: str | None = None) -> int:
-        """Start the runs of a schedule for past times that have none; how many were started."""
-        return int(
-            self.value(
-                "select stellwerk.backfill_schedule(%s::text, %s::timestamptz, %s::timestamptz, %s::text)",
-                [workflow, since, until, node],
-            )
-        )
-
     # -- the engine's own work --------------------------------------------------------------------------------------
 
     def pump(self, batch: int = 500) -> Row:
@@ -504,40 +304,3 @@ class Engine:
     def advance(self, run_id: int) -> None:
         """Drive one run in this connection's transaction."""
         self.value("select stellwerk.advance(%s::bigint)", [run_id])
-
-    # -- reading ----------------------------------------------------------------------------------------------------
-
-    def rows(self, query: str, parameters: Sequence[object] | None = None) -> list[Row]:
-        """The rows of a query as dictionaries."""
-        try:
-            with self.connection.cursor(row_factory=dict_row) as cursor:
-                return cursor.execute(query.encode(), parameters).fetchall()
-        except psycopg.Error as error:
-            raise from_database(error) from error
-
-    def row(self, query: str, parameters: Sequence[object] | None = None) -> Row:
-        """The only row of a query."""
-        rows = self.rows(query, parameters)
-        if not rows:
-            raise UnknownThing("there is no such row")
-        return rows[0]
-
-    def value(self, query: str, parameters: Sequence[object] | None = None) -> Any:
-        """The only value of a query."""
-        return next(iter(self.row(query, parameters).values()))
-
-    def _table(self, name: str) -> int:
-        """The table's oid: a name is looked up as PostgreSQL does it, and is never part of a statement."""
-        try:
-            oid = self.value("select to_regclass(%s::text)::oid", [name])
-        except Exception as error:
-            raise UnknownThing(f"{name!r} is no name of a table", hint="Write it as schema.table.") from error
-        if oid is None:
-            raise UnknownThing(
-                f"there is no table {name!r}, or not in the search path", hint="Write it as schema.table."
-            )
-        return int(oid)
-
-
-def _json(value: Any) -> Any:
-    return str(value) if isinstance(value, JsonText) else Jsonb(value, dumps=dumps)
