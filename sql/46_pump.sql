@@ -22,6 +22,9 @@ begin
     v_more := v_more or v_done.more;
   end loop;
   v_more := v_more or stellwerk.gates_ask_again();
+  if v_events + v_runs + v_steps > 0 then
+    perform stellwerk.tell_watchers();
+  end if;
   return jsonb_build_object('events', v_events, 'runs_advanced', v_runs, 'steps', v_steps, 'more', v_more,
                             'next_due_seconds', least(stellwerk.seconds_to_next_timer(), stellwerk.gate_busy_seconds()),
                             'ready', stellwerk.take_ready() || stellwerk.fair_turns(10));

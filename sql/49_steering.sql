@@ -163,6 +163,7 @@ begin
   if payload is not null then
     perform stellwerk.check_payload(payload);
     update stellwerk.run r set payload = edit_run.payload where r.tenant_id = v_run.tenant_id and r.run_id = v_run.run_id;
+    perform stellwerk.rewrite_run_text(v_run.tenant_id, array[v_run.run_id]);
   end if;
   if vars is not null then
     perform stellwerk.check_payload(vars);

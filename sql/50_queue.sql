@@ -34,14 +34,16 @@ begin
   elsif p_what = 'job' then
     perform pg_notify('ch_pgqueuer',
       '{"channel":"ch_pgqueuer","operation":"insert","sent_at":"2000-01-01T00:00:00Z","table":"pgqueuer","type":"table_changed_event"}');
+  elsif p_what = 'change' then
+    perform pg_notify('stellwerk_live', '');
   else
-    raise exception 'nobody listens for %', p_what using hint = 'Ring for an event or for a job.';
+    raise exception 'nobody listens for %', p_what using hint = 'Ring for an event, for a job or for a change.';
   end if;
 end
 $$;
 
 comment on function stellwerk.ring(text) is
-'Wake the workers, with the only NOTIFY of the engine: event (something is pending for pump) or job (the queue has a new row). Losing it costs latency, never work.';
+'Wake the workers, with the only NOTIFY of the engine: event (something is pending for pump), job (the queue has a new row); or the pages that are open: change. Losing it costs latency, never work.';
 
 create or replace function stellwerk.ring_if_asleep()
 returns void language plpgsql set search_path = '' as $$

@@ -82,6 +82,7 @@ begin
     end if;
   end if;
   perform stellwerk.take_steps(p_tenant_id, p_worker_id, v_taken.tokens, v_taken.inputs, v_taken.timeouts, c_lease);
+  perform stellwerk.tell_watchers();
   return query
     select u.run_id, u.step_id, u.attempt + 1, u.node_id, u.type, u.visit, v_taken.configs[u.ordinality],
            extract(epoch from v_taken.timeouts[u.ordinality])::double precision, u.run_id || ':' || u.step_id || ':' || u.visit, u.failures,
@@ -135,6 +136,7 @@ begin
   v_moves := stellwerk.ended_moves(p_tenant_id, v_given.runs, v_given.steps, v_given.ports, v_given.outputs, v_given.errors, v_given.attempts, p_worker_id);
   if cardinality(v_moves) > 0 then
     perform stellwerk.apply_moves(p_tenant_id, v_run_ids, v_moves);
+    perform stellwerk.tell_watchers();
   end if;
   if coalesce(cardinality(v_moves), 0) < jsonb_array_length(p_completions) then
     select jsonb_agg(jsonb_build_array(c.run, c.step)) into v_late

@@ -24,10 +24,14 @@ begin
     v_requeued := v_requeued + stellwerk.reconcile_tenant(v_tenant_id) + stellwerk.requeue_exports(v_tenant_id)
                   + stellwerk.requeue_messages(v_tenant_id) + stellwerk.settle_tasks(v_tenant_id);
     perform stellwerk.forget_flow(v_tenant_id);
+    perform stellwerk.write_run_texts(v_tenant_id);
   end loop;
   -- Alone in its transaction, so that nobody waits behind it for a run that a timer has just moved; but not never.
   if v_changes + v_fired + v_scheduled + v_recovered + v_broken + v_requeued + v_bulk = 0 or random() < 0.02 then
     v_kept := stellwerk.keep_house();
+  end if;
+  if v_fired + v_scheduled + v_recovered + v_bulk > 0 then
+    perform stellwerk.tell_watchers();
   end if;
   return jsonb_build_object('fired', v_fired, 'scheduled', v_scheduled, 'row_changes', v_changes, 'recovered', v_recovered, 'watches_broken', v_broken, 'requeued', v_requeued, 'bulk', v_bulk,
                             'next_due_seconds', stellwerk.seconds_to_next_timer(), 'housekeeping', v_kept);

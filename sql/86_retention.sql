@@ -294,6 +294,7 @@ begin
   delete from stellwerk.flow_slot x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.rate_wait x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.bulk_operation_run x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
+  delete from stellwerk.run_text x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.variable x where x.tenant_id = p_tenant_id and x.run_id = any (p_run_ids);
   delete from stellwerk.scope x where x.tenant_id = p_tenant_id and x.run_id between p_first and p_last and x.run_id = any (p_run_ids);
   delete from stellwerk.loop x where x.tenant_id = p_tenant_id and x.run_id between p_first and p_last and x.run_id = any (p_run_ids);

@@ -213,6 +213,7 @@ begin
          error = stellwerk.forget_error(r.error), reason = case when position(p_value in r.reason) > 0 then 'forgotten' else r.reason end,
          idempotency_key = case when position(p_value in r.idempotency_key) = 0 then r.idempotency_key end
    where r.tenant_id = p_tenant_id and r.run_id = any (p_run_ids);
+  perform stellwerk.rewrite_run_text(p_tenant_id, p_run_ids);
   update stellwerk.step s
      set input = case when s.input is not null then c_gone end, output = case when s.output is not null then c_gone end,
          error = stellwerk.forget_error(s.error), reason = case when position(p_value in s.reason) > 0 then 'forgotten' else s.reason end

@@ -29,7 +29,7 @@ revoke all on all functions in schema stellwerk from public;
 do $security$
 declare
   v_public_verbs text[] := array[
-    'start_run', 'take_run_request', 'cancel_run', 'pause_run', 'resume_run', 'skip_step', 'edit_run', 'retry_run', 'retry_plan', 'signal',
+    'start_run', 'take_run_request', 'cancel_run', 'pause_run', 'resume_run', 'skip_step', 'edit_run', 'retry_run', 'retry_plan', 'search_runs', 'signal',
     'why', 'explain_run', 'run_state_at', 'diff_runs', 'stuck_runs', 'retry_event', 'retry_export',
     'start_bulk_operation', 'resume_bulk_operation', 'pause_bulk_operation', 'cancel_bulk_operation',
     'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',
@@ -50,7 +50,7 @@ declare
     'begin_case_export', 'end_case_export', 'begin_message', 'end_message', 'take_duty', 'fall_asleep', 'awaken', 'queue_holds', 'next_job_seconds', 'prune_queue_log'];
   -- What the web application calls for requests from outside, having looked at their signatures.
   v_web_verbs text[] := array['find_webhook_source', 'take_delivery', 'take_submission',
-    'find_login', 'note_login_failure', 'open_session', 'close_session', 'enter_session', 'enter_token', 'find_invitation', 'accept_invitation'];
+    'find_login', 'note_login_failure', 'open_session', 'close_session', 'enter_session', 'enter_token', 'find_invitation', 'accept_invitation', 'open_entrances'];
   v_role     text;
   v_function regprocedure;
 begin

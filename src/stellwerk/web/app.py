@@ -24,6 +24,7 @@ from stellwerk.web.desk import Desk, provide_desk
 from stellwerk.web.forms import take_form
 from stellwerk.web.hooks import take_hook
 from stellwerk.web.intake import Intake
+from stellwerk.web.live import Live
 from stellwerk.web.problems import refuse
 
 # Scripts and styles come from our own files only, nothing is evaluated, and nobody may frame a page.
@@ -55,12 +56,15 @@ def make_app(dsn: str, settings: Settings | None = None) -> Litestar:
     settings = settings or Settings.from_environment()
     intake = Intake(dsn, settings)
     database = Database(dsn)
+    templates = rendering.templates()
+    live = Live(dsn, database, rendering.environment_of(templates))
 
     @asynccontextmanager
     async def connections(_: Litestar) -> AsyncIterator[None]:
         async with intake.opened():
             with database.opened():
-                yield
+                async with live.opened():
+                    yield
 
     app = Litestar(
         route_handlers=[
@@ -77,7 +81,7 @@ def make_app(dsn: str, settings: Settings | None = None) -> Litestar:
                 cache_control=CacheControlHeader(public=True, max_age=31536000, immutable=True),
             ),
         ],
-        state=State({"dsn": dsn, "settings": settings, "intake": intake, "database": database}),
+        state=State({"dsn": dsn, "settings": settings, "intake": intake, "database": database, "live": live}),
         dependencies={"desk": Provide(provide_desk, sync_to_thread=False)},
         middleware=[
             DefineMiddleware(
@@ -87,7 +91,7 @@ def make_app(dsn: str, settings: Settings | None = None) -> Litestar:
         guards=[access.guard],
         exception_handlers={Exception: refuse},
         before_send=[add_security_headers],
-        template_config=rendering.templates(),
+        template_config=templates,
         compression_config=CompressionConfig(backend="gzip", minimum_size=1000, exclude=["/live"]),
         lifespan=[connections],
         openapi_config=None,

@@ -14,6 +14,7 @@ from litestar.contrib.jinja import JinjaTemplateEngine
 from litestar.template.config import TemplateConfig
 
 from stellwerk import resources
+from stellwerk.definition.catalog import NODE_TYPES
 
 STATIC = Path(__file__).with_name("static")
 
@@ -37,8 +38,14 @@ def templates() -> TemplateConfig[JinjaTemplateEngine]:
         lstrip_blocks=True,
     )
     environment.globals.update(asset=asset, glyph=glyph)
-    environment.filters.update(pretty=pretty, iso=iso, exact=exact, count=count)
+    environment.filters.update(pretty=pretty, iso=iso, exact=exact, count=count, span=span, node_icon=node_icon)
     return TemplateConfig(instance=JinjaTemplateEngine.from_environment(environment))
+
+
+def environment_of(config: TemplateConfig[JinjaTemplateEngine]) -> jinja2.Environment:
+    """For parts of pages that are made where there is no request."""
+    assert isinstance(config.instance, JinjaTemplateEngine)
+    return config.instance.engine
 
 
 @cache
@@ -71,3 +78,39 @@ def exact(at: datetime.datetime | None) -> str:
 def count(number: int) -> str:
     """A number with thin spaces between the thousands."""
     return f"{number:,}".replace(",", "\u202f")
+
+
+def span(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    if seconds < 0.001:
+        return "0 ms"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    first = next(number for number, (_, length) in enumerate(units) if seconds >= length)
+    name, length = units[first]
+    below, smaller = units[first + 1]
+    rest = int(seconds % length / smaller)
+    return f"{int(seconds / length)} {name} {rest} {below}" if rest else f"{int(seconds / length)} {name}"
+
+
+# What the catalog calls icons that the sprite knows by another name.
+SAME_ICON = {
+    "repeat": "loop", "edit": "json", "shuffle": "branch", "switch": "branch", "split": "branch", "merge": "join",
+    "hourglass": "timer", "clock": "timer", "calendar": "schedule", "person": "user", "form": "task", "table": "data",
+    "save": "data", "list": "data", "bolt": "event", "webhook": "signal", "inbox": "case", "archive": "case",
+    "signature": "sign", "chat": "mail", "send": "mail", "reply": "mail", "function": "code",
+}  # fmt: skip
+
+
+@cache
+def node_icon(node_type: str) -> str:
+    """The sign of a node type in the sprite."""
+    kind = NODE_TYPES.get(node_type)
+    drawn = (STATIC / "icons.svg").read_text(encoding="utf-8")
+    for name in (kind.icon, SAME_ICON.get(kind.icon, "")) if kind else ():
+        if f'id="{name}"' in drawn:
+            return name
+    return "gear"

@@ -21,6 +21,13 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Live streams end first: they are answers that would never end by themselves."""
+        live = getattr(getattr(self.config.app, "state", None), "live", None)
+        if live is not None:
+            live.stop()
+        await super().shutdown(sockets)
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Take the port, or say that it is taken."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from stellwerk.web.pages import audit, gallery, login
+from stellwerk.web.pages import audit, bulk, events, gallery, live, login, runs, schedules
 
 ROUTERS = [
     audit.router,
+    bulk.router,
+    events.router,
     gallery.router,
+    live.router,
     login.router,
+    runs.router,
+    schedules.router,
 ]
