@@ -4,7 +4,7 @@
 create or replace function stellwerk.list_my_tasks(
   which text default 'all', words text default null, after_due timestamptz default null, after_id bigint default null, page integer default 50)
 returns table (id bigint, title text, instructions text, state text, assignee text, role text, claimed_by text, due_at timestamptz, overdue boolean,
-               created_at timestamptz, sort_due timestamptz)
+               created_at timestamptz, sort_due text)
 language plpgsql stable set search_path = '' as $$
 declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
@@ -20,7 +20,7 @@ begin
   end if;
   return query
     select distinct on (k.due, k.task_id) k.task_id, k.title, k.instructions, k.state, k.assignee, k.role, k.claimed_by, k.due_at,
-           coalesce(k.due_at < v_now, false), k.created_at, k.due
+           coalesce(k.due_at < v_now, false), k.created_at, k.due::text
       from (
         select k.*, coalesce(k.due_at, 'infinity'::timestamptz) as due
           from (select distinct s.name from unnest(v_me.stands || v_me.name) s (name)) p

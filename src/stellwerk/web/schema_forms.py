@@ -41,7 +41,7 @@ class Choice:
 
 @dataclass
 class Field:
-    """A place of the form. kind: group, list, choice, choices, flag, text, long, email, date, moment, whole, number, json, fixed."""
+    """A place of the form; its kind is one of those that `kind_of` answers."""
 
     kind: str
     name: str
@@ -85,9 +85,7 @@ def fields(
     return _Layout(schema, errors or {}, _zone(zone)).root(value)
 
 
-def read(
-    schema: Any, posted: Iterable[tuple[str, str]], zone: str | None = None, t: Translate = str.format
-) -> Reading:
+def read(schema: Any, posted: Iterable[tuple[str, str]], zone: str | None = None, t: Translate = str.format) -> Reading:
     """The value that was filled in; empty places are left out."""
     texts: dict[str, list[str]] = {}
     for name, text in posted:
@@ -136,6 +134,20 @@ def in_words(message: str, t: Translate) -> str:
     if found := re.fullmatch(r"must have at most (\S+) items", message):
         return t("At most {limit} entries are possible.", limit=found[1])
     return t("This value cannot be used here.")
+
+
+def moment(text: str, zone: str | None) -> datetime | None:
+    """A time that was typed into a field of the page, in the zone of the page; None for what is no time."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=_zone(zone))
+
+
+def local_time(at: datetime | None, zone: str | None) -> str:
+    """A time as a field of the page takes it."""
+    return "" if at is None else at.astimezone(_zone(zone)).replace(tzinfo=None).isoformat(timespec="minutes")
 
 
 def kind_of(schema: Schema, depth: int = 0) -> str:
@@ -213,15 +225,21 @@ class _Layout:
         kind = kind_of(schema, depth)
         if value is MISSING:
             value = schema.get("const", schema.get("default"))
-        found = Field(kind, name, path, label, str(schema.get("description") or ""), required, error=self.errors.get(name))
+        found = Field(
+            kind, name, path, label, str(schema.get("description") or ""), required, error=self.errors.get(name)
+        )
         if kind == "group":
             found.fields = self.members(schema, value, name, path, depth + 1)
         elif kind == "list":
             rows = value if isinstance(value, list) else []
-            found.fields = [self.row(schema, row, name, path, number, depth) for number, row in enumerate(rows[:MOST_ROWS])]
+            found.fields = [
+                self.row(schema, row, name, path, number, depth) for number, row in enumerate(rows[:MOST_ROWS])
+            ]
             found.blank = self.row(schema, MISSING, name, path, ROW, depth)
         elif kind == "choice":
-            found.choices = [Choice(_text(each), _label(each), each == value) for each in schema["enum"] if each is not None]
+            found.choices = [
+                Choice(_text(each), _label(each), each == value) for each in schema["enum"] if each is not None
+            ]
         elif kind == "choices":
             chosen = value if isinstance(value, list) else []
             found.choices = [Choice(_text(each), _label(each), each in chosen) for each in schema["items"]["enum"]]
@@ -300,7 +318,7 @@ class _Reader:
         start = len(name) + 1
         numbers = {n[start:].partition("/")[0] for n in self.texts if n.startswith(name + "/")}
         places = sorted(int(n) for n in numbers if n.isascii() and n.isdigit() and len(n) < 7)
-        value = []
+        value: list[Any] = []
         for number in places[:MOST_ROWS]:
             before = len(value)
             found = self.place(schema["items"], f"{name}/{number}", False, depth + 1)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from stellwerk.web.pages import audit, gallery, login
+from stellwerk.web.pages import audit, backoffice, dashboard, gallery, login, tasks, users
 
 ROUTERS = [
     audit.router,
+    backoffice.router,
+    dashboard.router,
     gallery.router,
     login.router,
+    tasks.router,
+    users.router,
 ]

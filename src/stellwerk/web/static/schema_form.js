@@ -41,3 +41,14 @@
     list.dispatchEvent(new Event("input", { bubbles: true }));
   });
 })();
+
+// A form that comes back with errors at its fields, or a row as somebody else left it, takes its place though it is a refusal.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (!event.detail.xhr.getResponseHeader("x-in-place")) return;
+  event.detail.shouldSwap = true;
+  event.detail.isError = false;
+});
+document.addEventListener("htmx:afterSettle", (event) => {
+  const scope = event.target.parentElement ?? document;
+  scope.querySelector("[aria-invalid=true]")?.focus();
+});
