@@ -144,19 +144,25 @@ declare
   v_from      timestamptz := date_trunc('hour', since, 'UTC');
 begin
   return query
-    with counted as (
+    with counted as materialized (
       select h.workflow_id, h.runs, h.live, h.completed, h.failed, h.cancelled, h.durations
         from stellwerk.hours_of_runs(v_tenant_id, v_from) h),
+    durations as (
+      select d.workflow_id, jsonb_object_agg(d.bucket, d.count) as durations
+        from (select x.workflow_id, e.key as bucket, sum(e.value::bigint) as count
+                from counted x cross join lateral jsonb_each_text(x.durations) e group by 1, 2) d
+       group by 1),
     nodes as (
       select n.workflow_id, n.node_id, sum(n.work_seconds) as work, sum(n.wait_seconds) as wait, sum(n.queue_seconds) as queue, sum(n.retries) as retries
         from stellwerk.node_hour n where n.tenant_id = v_tenant_id and n.hour >= v_from group by 1, 2)
     select w.slug, coalesce(nullif(w.name, ''), w.slug), w.active_version, c.runs, c.live, c.completed, c.failed, c.cancelled,
            round(c.completed / nullif(c.completed + c.failed, 0), 4),
-           stellwerk.percentile_of(c.durations, 0.5), stellwerk.percentile_of(c.durations, 0.95), stellwerk.percentile_of(c.durations, 0.99),
+           stellwerk.percentile_of(d.durations, 0.5), stellwerk.percentile_of(d.durations, 0.95), stellwerk.percentile_of(d.durations, 0.99),
            n.work, n.wait, n.queue, n.retries, n.bottleneck
       from (select x.workflow_id, sum(x.runs)::bigint as runs, sum(x.live)::bigint as live, sum(x.completed)::bigint as completed, sum(x.failed)::bigint as failed,
-                   sum(x.cancelled)::bigint as cancelled, stellwerk.sum_durations(x.durations) as durations
+                   sum(x.cancelled)::bigint as cancelled
               from counted x group by 1) c
+      left join durations d on d.workflow_id = c.workflow_id
       join stellwerk.workflow w on w.tenant_id = v_tenant_id and w.workflow_id = c.workflow_id
       left join (select y.workflow_id, sum(y.work) as work, sum(y.wait) as wait, sum(y.queue) as queue, sum(y.retries)::bigint as retries,
                         (array_agg(y.node_id order by y.work + y.wait + y.queue desc, y.node_id) filter (where y.work + y.wait + y.queue > 0))[1] as bottleneck
@@ -213,12 +219,12 @@ end
 $$;
 comment on function stellwerk.node_figures(text, timestamptz) is 'By node of a workflow, over the runs that were asked for since the beginning of an hour: counts, share of success, retries, durations, and where the time goes; bottleneck marks the node with the most. Errors: SW001.';
 
--- Counting stops at ten thousand: more is only said to be more.
+-- Counting stops at two thousand: more is only said to be more.
 create or replace function stellwerk.live_figures()
 returns table (running bigint, waiting bigint, capped boolean, failed_24h bigint, tasks_overdue bigint, queued bigint, oldest_queued_at timestamptz, workers integer)
 language plpgsql stable set search_path = '' set jit = off as $$
 declare
-  c_most      constant integer := 10000;
+  c_most      constant integer := 2000;
   v_tenant_id bigint := stellwerk.current_tenant_id();
   v_since     timestamptz := stellwerk.clock() - interval '24 hours';
   v_now       timestamptz := stellwerk.clock();
@@ -239,7 +245,7 @@ begin
   return next;
 end
 $$;
-comment on function stellwerk.live_figures() is 'How it stands now: runs that run and wait (capped: there are more than ten thousand), runs failed in 24 hours, overdue tasks, steps in the queue and since when the oldest, and workers. Counts end at 10000.';
+comment on function stellwerk.live_figures() is 'How it stands now: runs that run and wait (capped: there are more), runs failed in 24 hours, overdue tasks, steps in the queue and since when the oldest, and workers. Counts end at 2000.';
 
 create or replace function stellwerk.hourly_figures(since timestamptz default now() - interval '24 hours')
 returns table (hour timestamptz, runs bigint, completed bigint, failed bigint, cancelled bigint, live bigint)
@@ -259,3 +265,27 @@ begin
 end
 $$;
 comment on function stellwerk.hourly_figures(timestamptz) is 'For each hour since a time: the runs that were asked for in it, and what became of them so far.';
+
+create or replace function stellwerk.recent_failures(since timestamptz default now() - interval '1 day', most integer default 1000)
+returns table (workflow text, version integer, node_id text, error_class text, message text, failures bigint, last_seen timestamptz, run_id bigint)
+language plpgsql stable set search_path = '' set jit = off as $$
+#variable_conflict use_column
+declare
+  v_tenant_id bigint := stellwerk.current_tenant_id();
+begin
+  return query
+    select w.slug, f.version, f.node_id, f.error_class, f.example, f.failures, f.last_seen, f.run_id
+      from (select x.workflow_id, x.version, x.node_id, x.error_class, count(*) as failures, max(x.ended_at) as last_seen,
+                   max(x.run_id) as run_id, max(x.message) as example
+              from (select r.run_id, r.workflow_id, r.version, r.ended_at, r.error ->> 'node' as node_id, r.error ->> 'class' as error_class,
+                           left(r.error ->> 'message', 300) as message
+                      from stellwerk.run r
+                     where r.tenant_id = v_tenant_id and r.state = 'failed' and r.ended_at >= since
+                     order by r.ended_at desc limit most) x
+             group by x.workflow_id, x.version, x.node_id, x.error_class, stellwerk.normal_message(x.message)) f
+      join stellwerk.workflow w on w.tenant_id = v_tenant_id and w.workflow_id = f.workflow_id
+     order by f.failures desc, f.last_seen desc
+     limit 10;
+end
+$$;
+comment on function stellwerk.recent_failures(timestamptz, integer) is 'What the newest failures since a time have in common, the most frequent first: as failure_cluster, over so many failed runs at most.';

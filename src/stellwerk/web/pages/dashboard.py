@@ -10,10 +10,7 @@ from stellwerk.web import charts, routes
 from stellwerk.web.desk import Desk
 
 KINDS = ("completed", "cancelled", "live", "failed")
-CLUSTERS = """
-  select c.fingerprint, c.workflow, c.version, c.node_id, c.error_class, c.example_message, c.failures, c.first_seen, c.last_seen, c.example_runs
-    from stellwerk.failure_cluster c order by c.failures desc, c.last_seen desc limit 6
-"""
+CLUSTERS = "select * from stellwerk.recent_failures() limit 6"
 WORKERS = """
   select w.worker_id, w.name, w.host, w.started_at, w.running_steps from stellwerk.worker_status w
    where w.present order by w.worker_id limit 50
@@ -35,7 +32,6 @@ def show_dashboard(desk: Desk) -> Any:
     if desk.who.role == "staff":
         return desk.go("/tasks")
     with desk.engine() as engine:
-        engine.value("select set_config('stellwerk.period', 'P1D', true)")
         now = engine.row("select * from stellwerk.live_figures()")
         hours = engine.rows("select * from stellwerk.hourly_figures(clock_timestamp() - interval '23 hours')")
         workflows = engine.rows("select * from stellwerk.workflow_figures(clock_timestamp() - interval '23 hours')")
