@@ -156,7 +156,7 @@ begin
       select n.workflow_id, n.node_id, sum(n.work_seconds) as work, sum(n.wait_seconds) as wait, sum(n.queue_seconds) as queue, sum(n.retries) as retries
         from stellwerk.node_hour n where n.tenant_id = v_tenant_id and n.hour >= v_from group by 1, 2)
     select w.slug, coalesce(nullif(w.name, ''), w.slug), w.active_version, c.runs, c.live, c.completed, c.failed, c.cancelled,
-           round(c.completed / nullif(c.completed + c.failed, 0), 4),
+           round(c.completed::numeric / nullif(c.completed + c.failed, 0), 4),
            stellwerk.percentile_of(d.durations, 0.5), stellwerk.percentile_of(d.durations, 0.95), stellwerk.percentile_of(d.durations, 0.99),
            n.work, n.wait, n.queue, n.retries, n.bottleneck
       from (select x.workflow_id, sum(x.runs)::bigint as runs, sum(x.live)::bigint as live, sum(x.completed)::bigint as completed, sum(x.failed)::bigint as failed,

@@ -105,7 +105,9 @@ def test_each_mistake_stands_at_its_field_and_what_was_typed_is_kept() -> None:
 
 
 def test_a_form_shows_what_it_is_given_and_times_in_the_zone_of_the_page() -> None:
-    fields = schema_forms.fields(ORDER, {"kind": True, "call_at": "2026-07-01T08:00:00Z", "tags": ["x"]}, {}, "Europe/Rome")
+    fields = schema_forms.fields(
+        ORDER, {"kind": True, "call_at": "2026-07-01T08:00:00Z", "tags": ["x"]}, {}, "Europe/Rome"
+    )
     assert [field.label for field in fields][:3] == ["Full name", "Age", "Agreed"]
     assert find(fields, "/call_at").value == "2026-07-01T10:00"
     assert [choice.text for choice in find(fields, "/kind").choices if choice.chosen] == ["true"]

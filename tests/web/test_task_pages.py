@@ -35,7 +35,10 @@ def test_pages_of_tasks_follow_each_other_by_due_time(
     client: Client, db: Database, make_workflow: Any, run_all: Any, log_in: LogIn
 ) -> None:
     intake(db, make_workflow, run_all, *(f"Person {number:03}" for number in range(60)))
-    db.execute("update stellwerk.user_task set due_at = case when task_id %% 3 = 0 then null else now() - task_id * interval '1 hour' end", [])
+    db.execute(
+        "update stellwerk.user_task set due_at = case when task_id %% 3 = 0 then null else now() - task_id * interval '1 hour' end",
+        [],
+    )
     headers = {**log_in("staff"), "hx-request": "true"}
     seen: list[str] = []
     path = "/tasks"
