@@ -20,17 +20,6 @@ return (
    where b.reached >= b.total * p_share);
 comment on function stellwerk.percentile_of(jsonb, double precision) is 'The duration that a share of the counted ones does not exceed, in seconds, to about a tenth; null where none were counted.';
 
-create or replace function stellwerk.add_durations(p_sum jsonb, p_more jsonb)
-returns jsonb language sql immutable parallel safe set search_path = ''
-return case when p_more = '{}' or p_more is null then p_sum
-            when p_sum = '{}' then p_more
-            else (select jsonb_object_agg(k.key, coalesce((p_sum ->> k.key)::bigint, 0) + coalesce((p_more ->> k.key)::bigint, 0))
-                    from (select jsonb_object_keys(p_sum || p_more)) k (key)) end;
-comment on function stellwerk.add_durations(jsonb, jsonb) is 'Two sets of counted durations as one.';
-
-create or replace aggregate stellwerk.sum_durations(jsonb) (sfunc = stellwerk.add_durations, stype = jsonb, initcond = '{}');
-comment on aggregate stellwerk.sum_durations(jsonb) is 'Counted durations added up.';
-
 create or replace function stellwerk.count_runs(p_tenant_id bigint, p_hour timestamptz)
 returns setof stellwerk.run_hour language plpgsql stable set search_path = '' set jit = off as $$
 declare
@@ -205,16 +194,23 @@ begin
     raise exception 'there is no workflow %', quote_nullable(node_figures.workflow) using errcode = 'SW001', hint = 'stellwerk workflow list shows them.';
   end if;
   return query
-    select x.node_id, min(x.type), sum(x.visits)::bigint, sum(x.completed)::bigint, sum(x.failed)::bigint,
-           round(sum(x.completed) / nullif(sum(x.completed) + sum(x.failed), 0), 4), sum(x.retries)::bigint,
-           stellwerk.percentile_of(stellwerk.sum_durations(x.durations), 0.5), stellwerk.percentile_of(stellwerk.sum_durations(x.durations), 0.95),
-           stellwerk.percentile_of(stellwerk.sum_durations(x.durations), 0.99), sum(x.work_seconds), sum(x.wait_seconds), sum(x.queue_seconds),
-           rank() over (order by sum(x.work_seconds + x.wait_seconds + x.queue_seconds) desc) = 1 and sum(x.work_seconds + x.wait_seconds + x.queue_seconds) > 0
-      from (select * from stellwerk.node_hour n where n.tenant_id = v_tenant_id and n.workflow_id = v_workflow_id and n.hour >= v_from and n.hour < v_now
-            union all
-            select * from stellwerk.count_nodes(v_tenant_id, v_now) n where n.workflow_id = v_workflow_id) x
-     group by x.node_id
-     order by sum(x.work_seconds + x.wait_seconds + x.queue_seconds) desc, x.node_id;
+    with counted as materialized (
+      select * from stellwerk.node_hour n where n.tenant_id = v_tenant_id and n.workflow_id = v_workflow_id and n.hour >= v_from and n.hour < v_now
+       union all
+      select * from stellwerk.count_nodes(v_tenant_id, v_now) n where n.workflow_id = v_workflow_id),
+    durations as (
+      select d.node_id, jsonb_object_agg(d.bucket, d.count) as durations
+        from (select x.node_id, e.key as bucket, sum(e.value::bigint) as count
+                from counted x cross join lateral jsonb_each_text(x.durations) e group by 1, 2) d
+       group by 1)
+    select c.node_id, c.type, c.visits, c.completed, c.failed, round(c.completed::numeric / nullif(c.completed + c.failed, 0), 4), c.retries,
+           stellwerk.percentile_of(d.durations, 0.5), stellwerk.percentile_of(d.durations, 0.95), stellwerk.percentile_of(d.durations, 0.99),
+           c.work, c.wait, c.queue, c.work + c.wait + c.queue > 0 and rank() over (order by c.work + c.wait + c.queue desc) = 1
+      from (select x.node_id, min(x.type) as type, sum(x.visits)::bigint as visits, sum(x.completed)::bigint as completed, sum(x.failed)::bigint as failed,
+                   sum(x.retries)::bigint as retries, sum(x.work_seconds) as work, sum(x.wait_seconds) as wait, sum(x.queue_seconds) as queue
+              from counted x group by x.node_id) c
+      left join durations d on d.node_id = c.node_id
+     order by c.work + c.wait + c.queue desc, c.node_id;
 end
 $$;
 comment on function stellwerk.node_figures(text, timestamptz) is 'By node of a workflow, over the runs that were asked for since the beginning of an hour: counts, share of success, retries, durations, and where the time goes; bottleneck marks the node with the most. Errors: SW001.';
@@ -289,3 +285,18 @@ begin
 end
 $$;
 comment on function stellwerk.recent_failures(timestamptz, integer) is 'What the newest failures since a time have in common, the most frequent first: as failure_cluster, over so many failed runs at most.';
+
+create or replace function stellwerk.overdue_by_hour()
+returns table (hour timestamptz, tasks bigint)
+language sql stable set search_path = ''
+begin atomic
+  select h.hour, count(k.task_id)
+    from generate_series(date_trunc('hour', stellwerk.clock(), 'UTC') - interval '23 hours', date_trunc('hour', stellwerk.clock(), 'UTC'), interval '1 hour') h (hour)
+    left join lateral (
+      select k.task_id from stellwerk.user_task k
+       where k.tenant_id = (select stellwerk.current_tenant_id()) and k.state in ('open', 'claimed')
+         and k.due_at >= h.hour and k.due_at < least(h.hour + interval '1 hour', stellwerk.clock()) limit 1000) k on true
+   group by h.hour
+   order by h.hour;
+end;
+comment on function stellwerk.overdue_by_hour() is 'The open tasks that were due in each of the last 24 hours, a thousand at most in each.';

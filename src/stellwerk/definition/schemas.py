@@ -197,7 +197,8 @@ def with_order(schema: Any, depth: int = 0) -> Any:
     properties = schema.get("properties")
     if isinstance(properties, dict):
         found["properties"] = {name: with_order(part, depth + 1) for name, part in properties.items()}
-        if "x-order" not in schema and list(properties) != sorted(properties, key=lambda n: (len(n.encode()), n.encode())):
+        forgotten = sorted(properties, key=lambda name: (len(name.encode()), name.encode()))
+        if "x-order" not in schema and list(properties) != forgotten:
             found["x-order"] = list(properties)
     return found
 

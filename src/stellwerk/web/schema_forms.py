@@ -1,9 +1,9 @@
-"""Forms from JSON Schema: `fields` lays one out, `read` takes what was posted back, `faults` says what is wrong where.
+"""Forms from JSON Schema: `fields` lays one out, `read` takes what was posted back, `faults` says what is wrong.
 
-A field's name in the page is its JSON pointer, such as `/address/street` or `/items/0/name`, so that nothing else on the
-page collides with it. templates/schema_form.html draws the fields. What the schema leaves open, or nests too deeply to
-be drawn, is a field for JSON text. A value that cannot be read stays in the data as the text that was typed, with an
-error at its place; so a draft loses nothing.
+A field's name in the page is its JSON pointer, such as `/address/street` or `/items/0/name`, so that nothing else on
+the page collides with it. templates/schema_form.html draws the fields. What the schema leaves open, or nests too
+deeply to be drawn, is a field for JSON text. A value that cannot be read stays in the data as the text that was typed,
+with an error at its place; so a draft loses nothing.
 """
 
 from __future__ import annotations

@@ -15,15 +15,7 @@ WORKERS = """
   select w.worker_id, w.name, w.host, w.started_at, w.running_steps from stellwerk.worker_status w
    where w.present order by w.worker_id limit 50
 """
-OVERDUE = """
-  select h.hour, count(k.task_id) as tasks
-    from generate_series(date_trunc('hour', clock_timestamp()) - interval '23 hours', date_trunc('hour', clock_timestamp()), interval '1 hour') h (hour)
-    left join lateral (
-      select k.task_id from stellwerk.user_task k
-       where k.tenant_id = (select stellwerk.current_tenant_id()) and k.state in ('open', 'claimed')
-         and k.due_at >= h.hour and k.due_at < h.hour + interval '1 hour' and k.due_at < clock_timestamp() limit 1000) k on true
-   group by h.hour order by h.hour
-"""
+OVERDUE = "select * from stellwerk.overdue_by_hour()"
 
 
 @routes.get("/")

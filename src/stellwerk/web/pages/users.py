@@ -17,12 +17,15 @@ from stellwerk.web.posted import Posted
 
 # With the newest first, so that who was just added stands on top.
 USERS = """
-  select u.user_id, u.email, u.name, u.role, u.groups, u.active, u.mails, u.absent_from, u.absent_until, u.delegate, u.created_at,
-         p.changed_at as password_at, i.expires_at as invited_until, coalesce(s.sessions, 0) as sessions, s.last_seen_at,
-         coalesce(u.absent_from <= clock_timestamp() and (u.absent_until is null or u.absent_until > clock_timestamp()), false) as away
+  select u.user_id, u.email, u.name, u.role, u.groups, u.active, u.mails, u.absent_from, u.absent_until, u.delegate,
+         u.created_at, p.changed_at as password_at, i.expires_at as invited_until,
+         coalesce(s.sessions, 0) as sessions, s.last_seen_at,
+         coalesce(u.absent_from <= clock_timestamp() and coalesce(u.absent_until, 'infinity') > clock_timestamp(), false)
+           as away
     from stellwerk.app_user u
     left join stellwerk.user_password p on p.tenant_id = u.tenant_id and p.user_id = u.user_id
-    left join stellwerk.user_invitation i on i.tenant_id = u.tenant_id and i.user_id = u.user_id and i.expires_at > clock_timestamp()
+    left join stellwerk.user_invitation i
+      on i.tenant_id = u.tenant_id and i.user_id = u.user_id and i.expires_at > clock_timestamp()
     left join lateral (
       select count(*) as sessions, max(x.last_seen_at) as last_seen_at from stellwerk.user_session x
        where x.tenant_id = u.tenant_id and x.user_id = u.user_id and x.expires_at > clock_timestamp()) s on true
@@ -74,7 +77,8 @@ def change_user(desk: Desk, user_id: int, body: bytes) -> Any:
     active = {"true": True, "false": False}.get(posted.text("active"))
     with desk.engine() as engine:
         engine.value(
-            "select stellwerk.change_user(email => %s, role => %s, name => %s, groups => %s, active => %s, mails => %s)",
+            "select stellwerk.change_user("
+            "email => %s, role => %s, name => %s, groups => %s, active => %s, mails => %s)",
             [
                 email,
                 posted.text("role") or None,
