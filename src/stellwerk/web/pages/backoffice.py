@@ -68,7 +68,7 @@ def show_cases(
     return _list(desk, words, status, workflow, assignee, cursor)
 
 
-@routes.get("/backoffice/cases.csv")
+@routes.get("/backoffice/cases.csv", media_type="text/csv")
 def export_cases(desk: Desk, words: str = "", status: str = "", workflow: str = "", assignee: str = "") -> Any:
     """The same cases as a file for spreadsheets."""
     filters = _filters(desk, words, status, workflow, assignee)

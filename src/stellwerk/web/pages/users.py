@@ -20,8 +20,8 @@ USERS = """
   select u.user_id, u.email, u.name, u.role, u.groups, u.active, u.mails, u.absent_from, u.absent_until, u.delegate,
          u.created_at, p.changed_at as password_at, i.expires_at as invited_until,
          coalesce(s.sessions, 0) as sessions, s.last_seen_at,
-         coalesce(u.absent_from <= clock_timestamp() and coalesce(u.absent_until, 'infinity') > clock_timestamp(), false)
-           as away
+         coalesce(u.absent_from <= clock_timestamp(), false)
+           and coalesce(u.absent_until, 'infinity') > clock_timestamp() as away
     from stellwerk.app_user u
     left join stellwerk.user_password p on p.tenant_id = u.tenant_id and p.user_id = u.user_id
     left join stellwerk.user_invitation i
