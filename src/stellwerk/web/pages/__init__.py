@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from stellwerk.web.pages import audit, backoffice, dashboard, gallery, login, tasks, users
+from stellwerk.web.pages import alerts, audit, backoffice, dashboard, gallery, login, tasks, users
 
 ROUTERS = [
+    alerts.router,
     audit.router,
     backoffice.router,
     dashboard.router,
