@@ -13,6 +13,7 @@ declare
   v_bulk      integer := 0;
   v_changes   integer := 0;
   v_scheduled integer := 0;
+  v_alerts    boolean := stellwerk.alerts_are_due();
 begin
   for v_tenant_id in select t.tenant_id from stellwerk.tenant t order by t.tenant_id loop
     v_changes := v_changes + stellwerk.check_follows(v_tenant_id) + stellwerk.apply_timer_changes(v_tenant_id);
@@ -25,6 +26,9 @@ begin
                   + stellwerk.requeue_messages(v_tenant_id) + stellwerk.settle_tasks(v_tenant_id);
     perform stellwerk.forget_flow(v_tenant_id);
     perform stellwerk.write_run_texts(v_tenant_id);
+    if v_alerts then
+      perform stellwerk.check_alerts(v_tenant_id);
+    end if;
   end loop;
   -- Alone in its transaction, so that nobody waits behind it for a run that a timer has just moved; but not never.
   if v_changes + v_fired + v_scheduled + v_recovered + v_broken + v_requeued + v_bulk = 0 or random() < 0.02 then

@@ -28,7 +28,7 @@ begin
   end if;
   for v_tenant in select t.tenant_id from stellwerk.tenant t order by random() loop
     v_swept := stellwerk.sweep_tenant(v_tenant, v_deadline);
-    v_more := v_more or v_swept.more;
+    v_more := v_more or v_swept.more or stellwerk.keep_statistics(v_tenant) > 0;
     select coalesce(jsonb_object_agg(k.key, coalesce((v_removed ->> k.key)::bigint, 0) + coalesce((v_swept.removed ->> k.key)::bigint, 0)), '{}') into v_removed
       from (select jsonb_object_keys(v_removed || v_swept.removed)) k (key);
   end loop;

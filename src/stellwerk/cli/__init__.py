@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from stellwerk import __version__
 from stellwerk.cli import (
+    alert,
     bulk,
     calendar,
     case,
@@ -54,6 +55,7 @@ app.add_typer(schedule.app, name="schedule")
 app.add_typer(calendar.app, name="calendar")
 app.add_typer(hook.app, name="hook")
 app.add_typer(form.app, name="form")
+app.add_typer(alert.app, name="alert")
 app.command()(hook.emit)
 processes.register(app)
 watch.register(app)

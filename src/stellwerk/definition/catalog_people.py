@@ -20,6 +20,13 @@ class Escalation(BaseModel):
     outcome: str | None = None
 
 
+class Shown(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    label: Annotated[str, Field(min_length=1, max_length=200)]
+    value: Any = None
+
+
 class UserTask(NodeConfig):
     title: Annotated[str, Field(min_length=1, title="Title", description="One line that lists show.")]
     instructions: Annotated[str | None, Field(**textarea("Instructions", "What the person should do."))] = None
@@ -27,6 +34,9 @@ class UserTask(NodeConfig):
     role: Annotated[str | None, Field(title="Role", description="Or the role whose members may.")] = None
     form: Annotated[Values | None, Field(**literal("Form", "JSON Schema of the result.", schema=True))] = None
     prefill: Annotated[Any, Field(title="Prefill", description="Values that the form begins with.")] = None
+    show: Annotated[
+        list[Shown], Field(title="Shown", description="What the person sees beside the form: labels and values.")
+    ] = Field(default_factory=list)
     outcomes: Annotated[
         list[Outcome] | None, Field(min_length=1, **literal("Outcomes", "Ways to end it; each is a port."))
     ] = None

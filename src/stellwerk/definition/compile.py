@@ -16,7 +16,7 @@ from stellwerk.definition.node_checks import LATER, check_node, schedule_fields,
 from stellwerk.definition.node_types import NodeType
 from stellwerk.definition.places import Found, Places, normalise_config, plain_settings, reads_of
 from stellwerk.definition.problems import Problem, Problems, did_you_mean
-from stellwerk.definition.schemas import schema_faults
+from stellwerk.definition.schemas import schema_faults, with_order
 from stellwerk.definition.trigger_when import when_faults
 from stellwerk.definition.workflow_settings import KEY, ConcurrencyKey, StatusSet, check_case_statuses, check_settings
 
@@ -152,6 +152,7 @@ class Compiler:
         config = raw.get("config")
         config = config if isinstance(config, dict) else {}
         normalise_config(config, kind, f"{place}.config", node.id, self.problems)
+        config |= {key: with_order(config[key]) for key in kind.fields("schema") if key in config}
         model = collect(
             kind.config, config, f"{place}.config", self.problems, node=node.id, context={"templates": True}
         )

@@ -186,6 +186,23 @@ def is_date(text: str) -> bool:
         return False
 
 
+def with_order(schema: Any, depth: int = 0) -> Any:
+    """The schema with `x-order` wherever the order of the properties is not the one that jsonb gives them.
+
+    A form shows its fields in the order in which they were written, and jsonb forgets that.
+    """
+    if not isinstance(schema, dict) or depth > MAX_DEPTH:
+        return schema
+    found = {key: with_order(part, depth + 1) if key == "items" else part for key, part in schema.items()}
+    properties = schema.get("properties")
+    if isinstance(properties, dict):
+        found["properties"] = {name: with_order(part, depth + 1) for name, part in properties.items()}
+        forgotten = sorted(properties, key=lambda name: (len(name.encode()), name.encode()))
+        if "x-order" not in schema and list(properties) != forgotten:
+            found["x-order"] = list(properties)
+    return found
+
+
 def type_of(value: Any) -> str:
     if value is None:
         return "null"

@@ -18,7 +18,7 @@ from litestar.static_files import create_static_files_router
 from stellwerk.database import schema
 from stellwerk.errors import StellwerkError
 from stellwerk.settings import Settings
-from stellwerk.web import access, api, pages, rendering
+from stellwerk.web import access, api, metrics, pages, rendering
 from stellwerk.web.database import Database
 from stellwerk.web.desk import Desk, provide_desk
 from stellwerk.web.forms import take_form
@@ -72,6 +72,7 @@ def make_app(dsn: str, settings: Settings | None = None) -> Litestar:
             readyz,
             take_hook,
             take_form,
+            metrics.router,
             *pages.ROUTERS,
             *api.ROUTERS,
             create_static_files_router(

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from stellwerk.web.pages import audit, bulk, events, gallery, live, login, runs, schedules
+from stellwerk.web.pages import (
+    alerts,
+    audit,
+    backoffice,
+    bulk,
+    dashboard,
+    events,
+    gallery,
+    live,
+    login,
+    runs,
+    schedules,
+    tasks,
+    users,
+)
 
 ROUTERS = [
+    alerts.router,
     audit.router,
+    backoffice.router,
     bulk.router,
+    dashboard.router,
     events.router,
     gallery.router,
     live.router,
     login.router,
     runs.router,
     schedules.router,
+    tasks.router,
+    users.router,
 ]

@@ -18,7 +18,7 @@
     for (const element of root.querySelectorAll("time[datetime]")) {
       const at = new Date(element.dateTime);
       if (Number.isNaN(at.valueOf())) continue;
-      element.textContent = ago(at);
+      element.textContent = element.matches(".exact") ? absolute.format(at) : ago(at);
       element.title = absolute.format(at);
     }
   }
