@@ -16,10 +16,11 @@ from litestar.di import Provide
 from litestar.exceptions import ClientException, HTTPException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ControllerRouterHandler
+from psycopg.types.json import Jsonb
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from stellwerk import json_text
-from stellwerk.errors import UnknownThing
+from stellwerk.errors import InvalidPayload, UnknownThing
 from stellwerk.web import cursors
 from stellwerk.web.desk import Desk
 from stellwerk.web.routes import Needs
@@ -256,6 +257,22 @@ def idempotency_key(desk: Desk) -> str | None:
 def fingerprint(*parts: Any) -> bytes:
     """Tells a request with a key from another one with the same key."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
+
+
+def jsonb(value: Any) -> Jsonb:
+    """A value as a parameter of type jsonb."""
+    return Jsonb(value, dumps=json_text.dumps)
+
+
+def faults_of(error: InvalidPayload, prefix: str) -> list[dict[str, str]]:
+    """The places that the database names in the detail of its refusal, one a line."""
+    faults = []
+    for line in (error.detail or "").splitlines():
+        place, sign, message = line.partition(": ")
+        if not sign or " " in place:
+            place, message = "", line
+        faults.append({"path": f"{prefix}.{place}".rstrip("."), "message": message})
+    return faults or [{"path": prefix, "message": error.message}]
 
 
 def _storable(text: str) -> bool:
