@@ -126,9 +126,11 @@ Handler = Callable[[Callable[..., Any]], HTTPRouteHandler]
 
 
 def _route(method: Callable[..., Any], path: str, needs: Needs, operation: Operation) -> Handler:
-    made: Handler = method(
-        path, opt={"needs": needs, "operation": operation}, sync_to_thread=True, status_code=operation.status
-    )
+    def made(function: Callable[..., Any]) -> HTTPRouteHandler:
+        opt = {"needs": needs, "operation": operation, "function": function}
+        handler: HTTPRouteHandler = method(path, opt=opt, sync_to_thread=True, status_code=operation.status)(function)
+        return handler
+
     return made
 
 

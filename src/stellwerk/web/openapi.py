@@ -148,9 +148,9 @@ def _described(path: str, handler: HTTPRouteHandler, operation: Operation) -> di
     for status in sorted({*ALWAYS, *operation.refuses}):
         answers[str(status)] = {"$ref": f"#/components/responses/{status}"}
     described: dict[str, Any] = {
-        "operationId": handler.fn.__name__,
+        "operationId": handler.opt["function"].__name__,
         "summary": operation.summary,
-        "description": inspect.getdoc(handler.fn) or "",
+        "description": inspect.getdoc(handler.opt["function"]) or "",
         "tags": [tag(path)],
         "parameters": parameters,
         "responses": answers,

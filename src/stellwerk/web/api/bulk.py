@@ -68,7 +68,8 @@ class BulkOrder(Given):
         default=None, description="Stop when a larger share of the runs failed."
     )
     options: dict[str, Any] = Field(
-        default_factory=dict, description="reason, compensate (cancel); from_node, version (retry); output, port (skip)."
+        default_factory=dict,
+        description="reason, compensate (cancel); from_node, version (retry); output, port (skip).",
     )
 
 

@@ -235,7 +235,9 @@ def run_from_builder(desk: Desk, given: BuilderOrder) -> Response[bytes]:
     return answer(BuilderRun, {**row, "status": row["state"], "href": f"/runs/{run_id}", "case": case})
 
 
-@exchange.get("/api/workflows/{slug:str}/executions", "List the runs of a workflow", ExecutionList, asks=WhichExecutions)
+@exchange.get(
+    "/api/workflows/{slug:str}/executions", "List the runs of a workflow", ExecutionList, asks=WhichExecutions
+)
 def list_executions(desk: Desk, slug: str, asked: WhichExecutions) -> Response[bytes]:
     """The newest first."""
     key = cursors.read(asked.cursor, int)

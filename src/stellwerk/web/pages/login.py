@@ -135,9 +135,7 @@ def _open_session(
     return answer
 
 
-def _again(
-    desk: Desk, data: Credentials, refusal: str, status: int, headers: dict[str, str] | None = None
-) -> Any:
+def _again(desk: Desk, data: Credentials, refusal: str, status: int, headers: dict[str, str] | None = None) -> Any:
     return desk.page(
         "login/page.html",
         status=status,
