@@ -13,7 +13,7 @@ from stellwerk.engine import Engine
 from stellwerk.errors import InvalidPayload, UnknownThing, UnknownWorkflow
 from stellwerk.web import cursors, exchange
 from stellwerk.web.desk import Desk
-from stellwerk.web.exchange import Anything, Given, Id, Paged, Refused, Shown, Slug, Text, Version, answer
+from stellwerk.web.exchange import Anything, Given, Id, Paged, Refused, Shown, Text, Version, answer
 
 State = Literal["pending", "running", "waiting", "paused", "completed", "failed", "cancelled"]
 STEPS_AT_ONCE = 200
