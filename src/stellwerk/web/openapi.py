@@ -58,13 +58,13 @@ ALWAYS = (401, 403, 404, 413, 415, 422, 429, 503)
 INTRODUCTION = """Workflows, their runs, and what people do for them.
 
 Programs send a token (`Authorization: Bearer …`, made by `stellwerk token create`), pages the cookie of their session.
-Numbers of things are texts. Lists come in pages: `?limit=` and `?cursor=`, with `items` and `next_cursor` in the answer.
+Numbers of things are texts. Lists come in pages: `?limit=` and `?cursor=`, with `items` and `next_cursor`.
 What is refused is a problem of RFC 9457 (`application/problem+json`) whose `errors` name the fields."""
 
 
 def operations(app: Litestar) -> Iterator[tuple[str, str, HTTPRouteHandler, Operation]]:
     """Every route of the API: its path in braces, method, handler and description; sorted by path."""
-    found = []
+    found: list[tuple[str, str, HTTPRouteHandler, Operation]] = []
     for route in app.routes:
         if not isinstance(route, HTTPRoute):
             continue
@@ -80,7 +80,7 @@ def operations(app: Litestar) -> Iterator[tuple[str, str, HTTPRouteHandler, Oper
 def document(app: Litestar) -> dict[str, Any]:
     """The whole document, OpenAPI 3.1."""
     every = list(operations(app))
-    models = {Problem}
+    models: set[type[BaseModel]] = {Problem}
     models |= {o.gives for *_, o in every if isinstance(o.gives, type)}
     given = {o.takes for *_, o in every if o.takes is not None}
     _, schemas = models_json_schema(

@@ -20,11 +20,15 @@ Scope = Literal["read", "work", "design", "start", "operate", "manage"]
 Email = Annotated[str, Field(min_length=3, max_length=320)]
 
 USERS = """
-  select u.email, u.name, u.role, u.groups, u.active, u.mails, u.absent_from, u.absent_until, u.delegate, u.created_at, u.created_by,
-         exists (select from stellwerk.user_password p where p.tenant_id = u.tenant_id and p.user_id = u.user_id) as has_password,
+  select u.email, u.name, u.role, u.groups, u.active, u.mails, u.absent_from, u.absent_until, u.delegate,
+         u.created_at, u.created_by,
+         exists (select from stellwerk.user_password p
+                  where p.tenant_id = u.tenant_id and p.user_id = u.user_id) as has_password,
          exists (select from stellwerk.user_invitation i
-                  where i.tenant_id = u.tenant_id and i.user_id = u.user_id and i.expires_at > stellwerk.clock()) as invited,
-         (select count(*)::integer from stellwerk.user_session s where s.tenant_id = u.tenant_id and s.user_id = u.user_id) as sessions
+                  where i.tenant_id = u.tenant_id and i.user_id = u.user_id
+                    and i.expires_at > stellwerk.clock()) as invited,
+         (select count(*)::integer from stellwerk.user_session s
+           where s.tenant_id = u.tenant_id and s.user_id = u.user_id) as sessions
     from stellwerk.app_user u
    where u.tenant_id = (select stellwerk.current_tenant_id())
      and (%(email)s::text is null or u.email = lower(%(email)s))
@@ -68,7 +72,7 @@ class NewUser(Given):
     email: Email
     role: Role
     name: Name | None = None
-    groups: Annotated[list[Name], Field(max_length=100)] = []
+    groups: Annotated[list[Name], Field(default_factory=list, max_length=100)]
 
 
 class ChangedUser(Given):

@@ -25,8 +25,9 @@ from stellwerk.web.exchange import (
 RESERVED = ("executions", "events", "analytics")
 
 NEWEST = """
-  select w.slug, w.name, w.description, w.active_version, d.version, d.published_at is null as draft, d.saved_at, d.saved_by,
-         d.published_at, d.published_by, d.document, d.problems, stellwerk.workflow_tag(w.tenant_id, w.workflow_id) as tag
+  select w.slug, w.name, w.description, w.active_version, d.version, d.published_at is null as draft, d.saved_at,
+         d.saved_by, d.published_at, d.published_by, d.document, d.problems,
+         stellwerk.workflow_tag(w.tenant_id, w.workflow_id) as tag
     from stellwerk.workflow w
     join stellwerk.workflow_version d on d.tenant_id = w.tenant_id and d.workflow_id = w.workflow_id
    where w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = %s and (%s::int is null or d.version = %s)

@@ -20,8 +20,8 @@ STEPS_AT_ONCE = 200
 LOOK_AGAIN_SECONDS = 0.05
 
 LIST = """
-  select r.run_id, w.slug as workflow, r.version, r.state, r.source, r.priority, r.idempotency_key, r.parent_run_id, r.created_at,
-         r.created_by, r.started_at, r.ended_at, r.reason, r.error
+  select r.run_id, w.slug as workflow, r.version, r.state, r.source, r.priority, r.idempotency_key, r.parent_run_id,
+         r.created_at, r.created_by, r.started_at, r.ended_at, r.reason, r.error
     from stellwerk.workflow w
     join stellwerk.run r on r.tenant_id = w.tenant_id and r.workflow_id = w.workflow_id
    where w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = %(slug)s

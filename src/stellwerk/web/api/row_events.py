@@ -15,8 +15,9 @@ from stellwerk.web.desk import Desk
 from stellwerk.web.exchange import Anything, Asked, Given, Id, Paged, Shown, Slug, answer
 
 WATCHES = """
-  select w.watch_id, w.target as table, f.slug as workflow, w.trigger_node, w.operations, w.condition, w.columns, w.bulk, w.state,
-         w.reason, w.published, w.created_at, w.created_by
+  select w.watch_id, w.target as table, f.slug as workflow, w.trigger_node, w.operations, w.condition,
+         w.columns, w.bulk,
+         w.state, w.reason, w.published, w.created_at, w.created_by
     from stellwerk.table_watch w
     join stellwerk.workflow f on f.tenant_id = w.tenant_id and f.workflow_id = w.workflow_id
    where w.tenant_id = (select stellwerk.current_tenant_id()) and w.target_oid = to_regclass(%(table)s::text)::oid
@@ -25,8 +26,8 @@ WATCHES = """
 """
 # Rows may have megabytes; the log shows small ones.
 LOG = """
-  select e.event_id, e.target as table, e.operation, e.record_id, e.state, e.reason, e.run_id, e.caused_by_run_id, e.depth, e.created_at,
-         e.processed_at, w.slug as workflow,
+  select e.event_id, e.target as table, e.operation, e.record_id, e.state, e.reason, e.run_id, e.caused_by_run_id,
+         e.depth, e.created_at, e.processed_at, w.slug as workflow,
          case when octet_length(e.old::text) <= 20000 then e.old end as old,
          case when octet_length(e.new::text) <= 20000 then e.new end as new,
          coalesce(greatest(octet_length(e.old::text), octet_length(e.new::text)) > 20000, false) as shortened
@@ -71,7 +72,7 @@ class WatchOrder(Given):
     """Which changes start which workflow."""
 
     workflow: Slug
-    operations: Annotated[list[Operation], Field(min_length=1, max_length=3)] = ["insert"]
+    operations: Annotated[list[Operation], Field(default_factory=lambda: ["insert"], min_length=1, max_length=3)]
     condition: Annotated[str, Field(max_length=4000)] | None = None
     columns: Annotated[list[str], Field(max_length=1600)] | None = None
     bulk: bool = False

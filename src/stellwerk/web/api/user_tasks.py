@@ -19,7 +19,8 @@ LATE = "9999-12-31T00:00:00+00:00"  # tasks that are never due come last
 LIST = """
   select k.*, k.id as task_id from stellwerk.task_overview k
    where (%(state)s::text is null and k.state in ('open', 'claimed') or k.state = %(state)s)
-     and (%(all)s or exists (select from stellwerk.my_task m where m.id = k.id) or %(me)s in (k.claimed_by, k.assignee, k.completed_by))
+     and (%(all)s or exists (select from stellwerk.my_task m where m.id = k.id)
+          or %(me)s in (k.claimed_by, k.assignee, k.completed_by))
      and (%(workflow)s::text is null or k.workflow = %(workflow)s)
      and (%(due)s::timestamptz is null or (coalesce(k.due_at, %(late)s), k.id) > (%(due)s, %(after)s::bigint))
    order by coalesce(k.due_at, %(late)s), k.id
@@ -28,7 +29,8 @@ LIST = """
 ONE = """
   select k.*, k.id as task_id from stellwerk.task_overview k
    where k.id = %(task)s
-     and (%(all)s or exists (select from stellwerk.my_task m where m.id = k.id) or %(me)s in (k.claimed_by, k.assignee, k.completed_by))
+     and (%(all)s or exists (select from stellwerk.my_task m where m.id = k.id)
+          or %(me)s in (k.claimed_by, k.assignee, k.completed_by))
 """
 State = Literal["open", "claimed", "completed", "expired", "cancelled"]
 

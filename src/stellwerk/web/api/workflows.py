@@ -18,17 +18,20 @@ from stellwerk.web.exchange import Anything, Asked, Given, Id, Paged, Refused, S
 LIST = """
   select w.slug, w.name, w.description, w.active_version, d.version as draft, w.created_at, w.updated_at
     from stellwerk.workflow w
-    left join stellwerk.workflow_version d on d.tenant_id = w.tenant_id and d.workflow_id = w.workflow_id and d.published_at is null
+    left join stellwerk.workflow_version d
+      on d.tenant_id = w.tenant_id and d.workflow_id = w.workflow_id and d.published_at is null
    where w.tenant_id = (select stellwerk.current_tenant_id()) and (%(after)s::text is null or w.slug > %(after)s)
    order by w.slug
    limit %(limit)s
 """
 VERSIONS = """
-  select d.version, d.version is not distinct from w.active_version as active, d.saved_at, d.saved_by, d.published_at, d.published_by,
+  select d.version, d.version is not distinct from w.active_version as active, d.saved_at, d.saved_by,
+         d.published_at, d.published_by,
          jsonb_array_length(d.problems) as problems
     from stellwerk.workflow w
     join stellwerk.workflow_version d on d.tenant_id = w.tenant_id and d.workflow_id = w.workflow_id
-   where w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = %(slug)s and (%(before)s::int is null or d.version < %(before)s)
+   where w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = %(slug)s
+     and (%(before)s::int is null or d.version < %(before)s)
    order by d.version desc
    limit %(limit)s
 """
