@@ -95,7 +95,7 @@ def document(app: Litestar) -> dict[str, Any]:
         "info": {"title": "Stellwerk", "version": __version__, "description": INTRODUCTION},
         "servers": [{"url": "/"}],
         "security": [{"token": []}, {"session": []}],
-        "tags": [{"name": name} for name in sorted({tag(path) for path in paths})],
+        "tags": [{"name": name} for name in ORDER if any(tag(path) == name for path in paths)],
         "paths": paths,
         "components": {
             "schemas": schemas.get("$defs", {}),
@@ -129,6 +129,8 @@ TAGS = {
     "/users": "accounts and audit",
     "/tokens": "accounts and audit",
 }
+
+ORDER = ("definitions", *dict.fromkeys(TAGS.values()))
 
 
 def _described(path: str, handler: HTTPRouteHandler, operation: Operation) -> dict[str, Any]:
