@@ -266,12 +266,12 @@ def jsonb(value: Any) -> Jsonb:
     return Jsonb(value, dumps=json_text.dumps)
 
 
-def faults_of(error: InvalidPayload, prefix: str) -> list[dict[str, str]]:
-    """The places that the database names in the detail of its refusal, one a line."""
+def faults_of(error: InvalidPayload, prefix: str, mark: str = ": ") -> list[dict[str, str]]:
+    """The places that the database names in the detail of its refusal, one a line, with `mark` behind each."""
     faults = []
     for line in (error.detail or "").splitlines():
-        place, sign, message = line.partition(": ")
-        if not sign or " " in place:
+        place, sign, message = line.partition(mark)
+        if not sign or " " in place or line.startswith(f"the {prefix} "):
             place, message = "", line
         faults.append({"path": f"{prefix}.{place}".rstrip("."), "message": message})
     return faults or [{"path": prefix, "message": error.message}]

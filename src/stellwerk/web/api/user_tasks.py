@@ -145,7 +145,7 @@ def complete_task(desk: Desk, task_id: str, given: Decision) -> Response[bytes]:
             engine.complete_task(number, given.result, given.outcome)
             return answer(Task, _task(desk, engine, number, anyway=True))
     except InvalidPayload as error:
-        raise Refused(error.message, exchange.faults_of(error, "result")) from error
+        raise Refused(error.message, exchange.faults_of(error, "result", " ")) from error
 
 
 @exchange.post("/api/user-tasks/{task_id:str}/claim", "Claim a task", Task, needs="work", status=200, refuses=(409,))
