@@ -377,6 +377,38 @@ def test_figures_of_a_workflow_and_of_all(api: Api, db: Database, greet: str, ru
     api("GET /api/workflows/nowhere/analytics", expect=404)
 
 
+def test_cases_are_found_changed_and_handed_out(api: Api, db: Database, run_all: Callable[..., int]) -> None:
+    fields = {"name": "{{ trigger.payload.name }}"}
+    document = changed(
+        nodes=[
+            {"id": "start", "type": "trigger.manual"},
+            {"id": "push", "type": "action.backoffice_push", "config": {"field_map": fields, "status": "new"}},
+        ],
+        edges=[{"from": "start", "to": "push"}],
+    )
+    api("POST /api/workflows", document, expect=201)
+    api("POST /api/workflows/greet/publish")
+    for name in ("Ada", "=1+1"):
+        api("POST /api/workflows/greet/trigger", {"payload": {"name": name}}, expect=202)
+    run_all(db)
+    first = api("GET /api/backoffice/cases?limit=1")
+    (case,) = api(f"GET /api/backoffice/cases?limit=1&cursor={first['next_cursor']}")["items"]
+    assert [each["case_id"] for each in api("GET /api/backoffice/cases?words=ada")["items"]] == [case["case_id"]]
+    assert api("GET /api/backoffice/cases?status=done,lost")["items"] == []
+    place = f"/api/backoffice/cases/{case['case_id']}"
+    after = api(f"PATCH {place}", {"note": "called", "payload": {"phone": "1"}, "version": case["version"]})
+    assert (after["note"], after["payload"]) == ("called", {"name": "Ada", "phone": "1"})
+    assert after["history"][0]["actor"].startswith("token:")
+    api(f"PATCH {place}", {"note": "me too", "version": case["version"]}, expect=412)
+    api(f"PATCH {place}", {}, expect=422)
+    api(f"PATCH {place}", {"colour": "red"}, expect=422)
+    api("GET /api/backoffice/cases/999", expect=404)
+    sheet = api.client.get("/api/backoffice/cases.csv", headers=api.headers)
+    assert sheet.headers["content-type"].startswith("text/csv")
+    assert "attachment" in sheet.headers["content-disposition"]
+    assert "'=1+1" in sheet.text
+
+
 # -- accounts ---------------------------------------------------------------------------------------------------------
 
 

@@ -55,6 +55,10 @@ ROUTES = {
     "GET /api/tokens": "manage",
     "POST /api/tokens": "manage",
     "DELETE /api/tokens/{token_id}": "manage",
+    "GET /api/backoffice/cases": "work",
+    "GET /api/backoffice/cases.csv": "work",
+    "GET /api/backoffice/cases/{case_id}": "work",
+    "PATCH /api/backoffice/cases/{case_id}": "work",
     "GET /api/schemas/{table}/events": "read",
     "PUT /api/schemas/{table}/events": "design",
     "DELETE /api/schemas/{table}/events": "design",
@@ -192,9 +196,10 @@ def one_of_everything(db: psycopg.Connection[Any], tenant: Tenant) -> Tenant:
         "name": word,
         "nodes": [
             {"id": "start", "type": "trigger.manual"},
+            {"id": "push", "type": "action.backoffice_push", "config": {"field_map": {"word": word}}},
             {"id": word, "type": "task.user", "config": {"title": word, "role": "staff"}},
         ],
-        "edges": [{"from": "start", "to": word}],
+        "edges": [{"from": "start", "to": "push"}, {"from": "push", "to": word}],
     }
     compiled = compile_workflow(document)
     assert compiled.is_publishable, compiled.problems
@@ -210,6 +215,7 @@ def one_of_everything(db: psycopg.Connection[Any], tenant: Tenant) -> Tenant:
         "node_id": word,
         "run_id": str(run_id),
         "task_id": str(engine.value("select id from stellwerk.task_overview")),
+        "case_id": str(engine.value("select case_id from stellwerk.case_overview")),
         "operation_id": str(engine.start_bulk_operation("cancel", {"workflow": document["slug"]})),
         "token_id": str(engine.create_token(word, "viewer", access.digest(word))),
         "email": f"{word}@example.org",
