@@ -40,6 +40,7 @@ declare
     'set_password', 'end_sessions', 'invite_user', 'create_token', 'revoke_token',
     'update_case', 'set_case_status', 'assign_case', 'add_case_note', 'add_case_appointment', 'move_case_appointment', 'cancel_case_appointment',
     'search_cases', 'export_cases', 'case_statuses',
+    'begin_request', 'end_request', 'claim_workflow', 'delete_workflow',
     'set_webhook_source', 'remove_webhook_source', 'set_form', 'remove_form', 'replay_delivery', 'emit_event',
     -- watch_table runs with the caller's rights; its inner functions ask for the session's rights themselves.
     'set_time_zone', 'set_calendar', 'remove_calendar', 'pause_schedule', 'resume_schedule', 'run_schedule', 'backfill_schedule', 'schedule_times',

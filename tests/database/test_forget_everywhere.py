@@ -31,6 +31,7 @@ TABLES = {
     "registered_table": SET_UP,
     "request_count": "a digest of an address, counted for some minutes",
     "retention_progress": ENGINE,
+    "request_key": "keys that programs chose for their requests, with digests; gone a day later",
     "run_migration": ENGINE,
     "schedule": SET_UP,
     "table_watch": SET_UP,

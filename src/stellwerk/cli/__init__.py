@@ -28,6 +28,7 @@ from stellwerk.cli import (
     schedule,
     steering,
     task,
+    token,
     user,
     watch,
     workflow,
@@ -50,6 +51,7 @@ app.add_typer(limit.app, name="limit")
 app.add_typer(task.app, name="task")
 app.add_typer(user.app, name="user")
 app.add_typer(case.app, name="case")
+app.add_typer(token.app, name="token")
 app.add_typer(bulk.app, name="bulk")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(calendar.app, name="calendar")

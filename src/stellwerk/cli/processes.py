@@ -20,6 +20,7 @@ from stellwerk.database import pool, queue, schema
 from stellwerk.settings import Settings
 
 PORT = typer.Option(8000, "--port", help="Port of the web pages.", min=0, max=65535)
+FIRST_ADMIN = "admin@stellwerk.local"
 CONCURRENCY = typer.Option(100, "--concurrency", help="Steps carried out at the same time.", min=1, max=1000)
 
 
@@ -53,13 +54,38 @@ def up(
 
     listener = listen("127.0.0.1", port)
     place = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    say(f"Stellwerk is up: {place}/healthz, {workers} worker{'s' if workers > 1 else ''}.")
+    say(f"Stellwerk is up: {place}/, {workers} worker{'s' if workers > 1 else ''}.")
+    if link := first_invitation(settings, dsn, place):
+        say(f"Nobody can log in yet. Choose the password of {FIRST_ADMIN} here, within a week: {link}")
     run_until_stopped(
         lambda stop: [
             serve(dsn, listener, stop),
             *(work(settings, dsn, WorkerOptions(), stop) for _ in range(workers)),
         ]
     )
+
+
+def first_invitation(settings: Settings, dsn: str, place: str) -> str | None:
+    """A link for the first admin, where nobody has ever been able to log in; an earlier link stops working."""
+    from stellwerk.cli.user import invitation_link
+    from stellwerk.engine import Engine
+    from stellwerk.web.access import digest, new_secret
+
+    with pool.connect(settings, dsn=dsn) as connection:
+        engine = Engine(connection)
+        users = engine.rows(
+            "select u.email, exists (select from stellwerk.user_password p where p.tenant_id = u.tenant_id) as entered"
+            " from stellwerk.app_user u where u.tenant_id = stellwerk.current_tenant_id()"
+        )
+        if any(user["entered"] or user["email"] != FIRST_ADMIN for user in users):
+            return None
+        if not engine.value("select (stellwerk.current_person(stellwerk.current_tenant_id())).admin"):
+            return None  # whoever runs this may not manage users: somebody else lets the first one in
+        if not users:
+            engine.add_user(FIRST_ADMIN, "admin")
+        secret = new_secret(int(engine.value("select stellwerk.current_tenant_id()")))
+        engine.invite_user(FIRST_ADMIN, digest(secret))
+    return invitation_link(settings.base_url if os.environ.get("STELLWERK_BASE_URL") else place, secret)
 
 
 def worker(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import sys
 
 import typer
 
 from stellwerk.cli.connection import engine
 from stellwerk.cli.output import JSON, listing, say
 from stellwerk.errors import UsageError
+from stellwerk.settings import Settings
 
 app = typer.Typer(
     help="The people who work with tasks, cases and workflows.", no_args_is_help=True, rich_markup_mode=None
@@ -88,3 +90,63 @@ def absence(
         else:
             stellwerk.set_absence(email, until, to)
             say(f"{email.lower()} is away" + (f"; {to.lower()} does the tasks." if to else "."))
+
+
+@app.command()
+def invite(email: str = EMAIL) -> None:
+    """Print a link with which a user chooses a password; it works once, for seven days."""
+    from stellwerk.web.access import digest, new_secret
+
+    with engine() as stellwerk:
+        secret = new_secret(int(stellwerk.value("select stellwerk.current_tenant_id()")))
+        stellwerk.invite_user(email, digest(secret))
+    say(invitation_link(Settings.from_environment().base_url, secret))
+
+
+@app.command()
+def password(
+    email: str = EMAIL,
+    stdin: bool = typer.Option(False, "--stdin", help="Read it from standard input, without asking."),
+) -> None:
+    """Set a user's password, which is asked for; all of the user's sessions end."""
+    from stellwerk.web.passwords import hash_password
+
+    if stdin:
+        chosen = sys.stdin.readline().rstrip("\r\n")
+    else:
+        chosen = typer.prompt("Password", hide_input=True, confirmation_prompt="Once more")
+    hashed = hash_password(chosen)
+    with engine() as stellwerk:
+        stellwerk.set_password(email, hashed)
+    say(f"{email.lower()} has a new password, and is logged out everywhere.")
+
+
+@app.command()
+def sessions(
+    email: str = EMAIL,
+    end: bool = typer.Option(False, "--end", help="End them all: the user is logged out everywhere."),
+    as_json: bool = JSON,
+) -> None:
+    """List the browsers in which a user is logged in, or end their sessions."""
+    with engine() as stellwerk:
+        if end:
+            count = stellwerk.end_sessions(email)
+            say(f"{email.lower()} is logged out of {count} browser{'' if count == 1 else 's'}.")
+            return
+        rows = stellwerk.rows(
+            "select s.session_id, s.address, s.agent, s.created_at, s.last_seen_at, s.expires_at"
+            " from stellwerk.app_user u join stellwerk.user_session s using (tenant_id, user_id)"
+            " where u.tenant_id = stellwerk.current_tenant_id() and u.email = lower(%s) order by s.session_id",
+            [email],
+        )
+    listing(
+        rows,
+        as_json=as_json,
+        empty=f"{email.lower()} is logged in nowhere.",
+        columns=["session_id", "address", "agent", "created_at", "last_seen_at"],
+    )
+
+
+def invitation_link(base_url: str, secret: str) -> str:
+    """Where an invited user chooses a password."""
+    return f"{base_url.rstrip('/')}/welcome/{secret}"

@@ -194,6 +194,15 @@ class Engine(Cases, People, Time):
         """Make an earlier published version the one that new runs use."""
         return int(self.value("select stellwerk.rollback_workflow(%s::text, %s::int)", [slug, version]))
 
+    def claim_workflow(self, slug: str, tag: str | None = None) -> str | None:
+        """Keep others from changing a workflow until the transaction ends; its tag, None if there is no such one."""
+        found = self.value("select stellwerk.claim_workflow(%s::text, %s::text)", [slug, tag])
+        return None if found is None else str(found)
+
+    def delete_workflow(self, slug: str) -> None:
+        """Remove a workflow that was never published."""
+        self.value("select stellwerk.delete_workflow(%s::text)", [slug])
+
     def diff_versions(self, slug: str, a: int, b: int) -> list[Row]:
         """What differs from one version of a workflow to another."""
         return self.rows("select * from stellwerk.diff_versions(%s::text, %s::int, %s::int)", [slug, a, b])
@@ -230,6 +239,16 @@ class Engine(Cases, People, Time):
         return self.rows(
             "select * from stellwerk.undo_migration(%s::bigint, %s::boolean, %s::int)", [migration_id, dry_run, batch]
         )
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def begin_request(self, action: str, key: str, digest: bytes) -> Any:
+        """What a request with this key has answered before; None for a new one, which end_request keeps."""
+        return self.value("select stellwerk.begin_request(%s::text, %s::text, %s::bytea)", [action, key, digest])
+
+    def end_request(self, action: str, key: str, result: Any) -> None:
+        """Keep what a request answered, in the transaction in which it was begun."""
+        self.value("select stellwerk.end_request(%s::text, %s::text, %s::jsonb)", [action, key, _json(result)])
 
     # -- row events -------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Users and their tasks."""
+"""Users, their accounts and their tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stellwerk.engine.calls import Calls, as_json
 
 
 class People(Calls):
-    """The verbs of tasks and of the users who do them."""
+    """The verbs of tasks, of the users who do them, and of how users and programs come in."""
 
     def complete_task(self, task_id: int, result: Any, outcome: str | None = None) -> str:
         """Decide a task: `completed`, or `open` while more people must approve."""
@@ -79,3 +79,27 @@ class People(Calls):
     def end_absence(self, email: str) -> None:
         """A user is back."""
         self.value("select stellwerk.set_absence(%s::text, absent_from => null)", [email])
+
+    def set_password(self, email: str, hash: str) -> None:  # the function's own name for it
+        """Set a user's password, given as its hash, and end all of the user's sessions."""
+        self.value("select stellwerk.set_password(%s::text, %s::text)", [email, hash])
+
+    def end_sessions(self, email: str) -> int:
+        """Log a user out everywhere; how many sessions that were."""
+        return int(self.value("select stellwerk.end_sessions(%s::text)", [email]))
+
+    def invite_user(self, email: str, digest: bytes) -> None:
+        """Make a link, of which this is the secret's digest, with which a user chooses a password."""
+        self.value("select stellwerk.invite_user(%s::text, %s::bytea)", [email, digest])
+
+    def create_token(
+        self, name: str, role: str, digest: bytes, scopes: Sequence[str] | None = None, expires_at: Any = None
+    ) -> int:
+        """A token for a program, of which this is the digest; the token's number."""
+        query = "select stellwerk.create_token(%s::text, %s::text, %s::bytea, %s::text[], %s::timestamptz)"
+        given = None if scopes is None else list(scopes)
+        return int(self.value(query, [name, role, digest, given, expires_at]))
+
+    def revoke_token(self, token_id: int) -> None:
+        """A token works no more."""
+        self.value("select stellwerk.revoke_token(%s::bigint)", [token_id])

@@ -26,6 +26,7 @@ from stellwerk.errors import (
 )
 from stellwerk.web.access import login_path
 from stellwerk.web.desk import Desk
+from stellwerk.web.exchange import Refused
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ STATUS: dict[type[StellwerkError], int] = {
     DatabaseUnavailable: 503,
     SchemaOutdated: 503,
 }
+RETRY_AFTER_SECONDS = "5"
 
 
 def refuse(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
@@ -74,6 +76,8 @@ def _answer(
     fields: list[dict[str, Any]] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response[Any]:
+    if status in (429, 503):
+        headers = {"retry-after": RETRY_AFTER_SECONDS, **(headers or {})}
     if for_program(request):
         content: dict[str, Any] = {
             "type": "about:blank",
@@ -105,6 +109,8 @@ def for_program(request: Request[Any, Any, Any]) -> bool:
 
 
 def _fields(error: HTTPException) -> list[dict[str, Any]]:
+    if isinstance(error, Refused):
+        return error.faults
     if not isinstance(error, ValidationException) or not isinstance(error.extra, list):
         return []
     return [

@@ -4,4 +4,30 @@ from __future__ import annotations
 
 from litestar import Router
 
-ROUTERS: list[Router] = []
+from stellwerk.web.api import (
+    accounts,
+    analytics,
+    audit,
+    bulk,
+    cases,
+    executions,
+    reference,
+    row_events,
+    steps,
+    user_tasks,
+    workflows,
+)
+
+ROUTERS: list[Router] = [
+    accounts.router,
+    analytics.router,
+    audit.router,
+    bulk.router,
+    cases.router,
+    executions.router,
+    reference.router,
+    row_events.router,
+    steps.router,
+    user_tasks.router,
+    workflows.router,
+]

@@ -58,7 +58,11 @@ def log_in(desk: Desk, request: Request[Any, Any, Any], data: Annotated[Credenti
         found = engine.row("select * from stellwerk.find_login(%s, %s, %s)", [data.tenant, data.email, address])
     if found["wait_seconds"]:
         return _again(
-            desk, data, desk.t("Too many attempts. Please wait {seconds} seconds.", seconds=found["wait_seconds"]), 429
+            desk,
+            data,
+            desk.t("Too many attempts. Please wait {seconds} seconds.", seconds=found["wait_seconds"]),
+            429,
+            {"retry-after": str(found["wait_seconds"])},
         )
     if not verify(found["hash"], data.password):
         with desk.database.transaction() as engine:
@@ -131,10 +135,11 @@ def _open_session(
     return answer
 
 
-def _again(desk: Desk, data: Credentials, refusal: str, status: int) -> Any:
+def _again(desk: Desk, data: Credentials, refusal: str, status: int, headers: dict[str, str] | None = None) -> Any:
     return desk.page(
         "login/page.html",
         status=status,
+        headers=headers,
         next=safe_next(data.next),
         tenant=data.tenant,
         email=data.email,
