@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from stellwerk.web.pages import audit, gallery, login
+from stellwerk.web.pages import audit, builder, gallery, login, workflows
 
 ROUTERS = [
     audit.router,
+    builder.router,
     gallery.router,
     login.router,
+    workflows.router,
 ]
