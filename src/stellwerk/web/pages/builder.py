@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cache
 from typing import Any
 
@@ -88,7 +89,7 @@ def show_builder(desk: Desk, slug: str) -> Any:
         "icons": rendering.asset("icons.svg"),
         "nodeIcons": rendering.asset("node-icons.svg"),
     }
-    return desk.page("builder/page.html", workflow=workflow, data=data, script=module("builder", "main.js"))
+    return desk.page("builder/page.html", workflow=workflow, data=json.dumps(data, ensure_ascii=False, default=str), script=module("builder", "main.js"))
 
 
 @routes.post("/workflow-builder/{slug:str}/check", needs="read", status_code=200)

@@ -286,6 +286,19 @@ export class Canvas extends EventTarget {
     });
   }
 
+  /** As it is opened: all of it where it can be read so, else its beginning. */
+  begin() {
+    this.fit();
+    const readable = 0.7;
+    if (this.view.scale >= readable) return;
+    const box = this.root.getBoundingClientRect();
+    const all = this.bounds();
+    const first = this.cards.get(this.model.nodes[0]?.id);
+    const middle = first ? first.y + first.height / 2 : all.y + all.height / 2;
+    const fits = all.height * readable < box.height - 40;
+    this.look({ x: 44 - all.x * readable, y: box.height / 2 - (fits ? all.y + all.height / 2 : middle) * readable, scale: readable });
+  }
+
   /** Moves the view as little as needed for a node to be seen. */
   reveal(id) {
     const card = this.cards.get(id);

@@ -15,7 +15,7 @@ import { showSimulation } from "./simulation.js";
 import { t, useTexts } from "./texts.js";
 import { Values } from "./values.js";
 
-const data = JSON.parse(document.getElementById("builder-data").textContent);
+const data = JSON.parse(document.getElementById("builder").dataset.page);
 useSprites(data.icons, data.nodeIcons);
 useTexts(data.texts);
 
@@ -320,7 +320,7 @@ canvas.addEventListener("looked", () => { zoom.textContent = `${Math.round(canva
 
 model.judge({ problems: data.problems, ports: data.ports });
 inspector.draw();
-canvas.fit();
+canvas.begin();
 drawHead();
 drawFoot();
 useSample(data.samples[0]?.id);
