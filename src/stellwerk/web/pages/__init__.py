@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from stellwerk.web.pages import audit, builder, gallery, login, workflows
+from stellwerk.web.pages import audit, builder, gallery, login, versions, workflows
 
 ROUTERS = [
     audit.router,
     builder.router,
     gallery.router,
     login.router,
+    versions.router,
     workflows.router,
 ]
