@@ -60,6 +60,6 @@ giveKeys(canvas, { open() {}, search() {}, help() {}, nextProblem() {}, save() {
 addMinimap(canvas);
 model.addEventListener("selection", tell);
 canvas.show(marks);
-canvas.fit();
+canvas.begin();
 tell();
 document.documentElement.dataset.ready = "compare";

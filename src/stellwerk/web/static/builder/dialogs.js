@@ -152,7 +152,7 @@ function put(target, path, value) {
 
 export function runDialog(model, { slug, active, isDraft, payload }) {
   const form = payloadForm(model.document.input_schema, payload);
-  const dialog = openDialog(t("Run"), [
+  const dialog = openDialog(t("Start a run"), [
     active ? el("p", { class: "small muted" }, isDraft ? t("Version {version} runs, which is published; the draft does not.", { version: active }) : t("Version {version} runs.", { version: active }))
       : el("p", { class: "error" }, t("Nothing is published yet: a run needs a published version. Simulate runs the draft.")),
     form.element,
@@ -181,13 +181,15 @@ export function changeList(changes) {
   const shown = changes.filter((change) => change.kind !== "layout");
   const moved = changes.length - shown.length;
   if (!changes.length) return el("p", { class: "muted" }, t("Nothing is different."));
+  // A whole step that came or went is seen on the canvas.
+  const told = (change, each) => (change.kind.startsWith("node_") && typeof each === "object" ? null : value(each));
   const value = (each) => (each === null || each === undefined ? el("span", { class: "muted" }, "–") : el("code", {}, typeof each === "string" ? each : brief(each, 300)));
   return [
     el("table", { class: "changes" }, el("tbody", {}, shown.map((change) => el("tr", { "data-change": change.kind },
       el("td", {}, el("span", { class: "tag" }, t(CHANGE[change.kind] ?? change.kind))),
       el("td", {}, el("b", {}, change.node_id ?? t("Workflow")), change.was ? el("span", { class: "muted" }, ` (${t("before: {name}", { name: change.was })})`) : null,
-        change.field ? el("div", { class: "small" }, el("code", {}, change.field)) : null),
-      el("td", {}, el("div", { class: "before" }, value(change.before)), el("div", { class: "after" }, value(change.after))))))),
+        change.field ? [" ", el("code", { class: "small" }, change.field.replace(/^config\./, ""))] : null,
+        el("div", { class: "before" }, told(change, change.before)), el("div", { class: "after" }, told(change, change.after))))))),
     moved ? el("p", { class: "small muted" }, t("{number} places on the canvas have changed.", { number: moved })) : null,
   ];
 }

@@ -173,7 +173,7 @@ at("tools").append(
     notice(number ? t("{number} problems", { number }) : t("Everything is in order."), number ? "fail" : "done");
   }, { symbol: "check" }),
   button(t("Simulate"), () => simulateDialog(model, startPayload(), state.ports ?? {}, simulate), { symbol: "signal" }),
-  data.may.start ? button(t("Run"), () => runDialog(model, { slug, active: state.active, isDraft: state.isDraft, payload: startPayload() }), { symbol: "play" }) : "",
+  data.may.start ? button(t("Run …"), () => runDialog(model, { slug, active: state.active, isDraft: state.isDraft, payload: startPayload() }), { symbol: "play" }) : "",
   mayChange ? publishing : "",
 );
 
@@ -197,7 +197,7 @@ async function simulate(payload, trigger, ports) {
 // -- foot ---------------------------------------------------------------------------------------------------------
 
 const problems = el("div", { class: "problems" });
-const counts = el("span", { class: "muted" });
+const counts = el("span", { class: "muted counts" });
 const zoom = button("100 %", () => canvas.zoom(1 / canvas.view.scale), { kind: "quiet small", label: t("Show at full size") });
 const undo = button("", () => model.undo(), { kind: "quiet small", symbol: "undo", label: t("Undo"), title: `${t("Undo")} (Ctrl+Z)` });
 const redo = button("", () => model.redo(), { kind: "quiet small", symbol: "redo", label: t("Redo"), title: `${t("Redo")} (Ctrl+Shift+Z)` });
