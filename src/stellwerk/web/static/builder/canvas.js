@@ -153,7 +153,10 @@ export class Canvas extends EventTarget {
 
   tidied() {
     const nodes = this.model.nodes.map((node) => ({ id: node.id, height: this.cards.get(node.id)?.height ?? 56 }));
-    return layered(nodes, this.model.edges.map((edge) => ({ ...edge })));
+    return layered(nodes, this.model.edges.map((edge) => {
+      const ports = this.cards.get(edge.from)?.ports ?? [];
+      return { from: edge.from, to: edge.to, lean: ports.length > 1 ? Math.max(0, ports.indexOf(edge.port ?? "next")) / ports.length - 0.5 : 0 };
+    }));
   }
 
   outlet(id, port) {

@@ -185,11 +185,11 @@ export function changeList(changes) {
   const told = (change, each) => (change.kind.startsWith("node_") && typeof each === "object" ? null : value(each));
   const value = (each) => (each === null || each === undefined ? el("span", { class: "muted" }, "–") : el("code", {}, typeof each === "string" ? each : brief(each, 300)));
   return [
-    el("table", { class: "changes" }, el("tbody", {}, shown.map((change) => el("tr", { "data-change": change.kind },
+    shown.length ? el("table", { class: "changes" }, el("tbody", {}, shown.map((change) => el("tr", { "data-change": change.kind },
       el("td", {}, el("span", { class: "tag" }, t(CHANGE[change.kind] ?? change.kind))),
       el("td", {}, el("b", {}, change.node_id ?? t("Workflow")), change.was ? el("span", { class: "muted" }, ` (${t("before: {name}", { name: change.was })})`) : null,
         change.field ? [" ", el("code", { class: "small" }, change.field.replace(/^config\./, ""))] : null,
-        el("div", { class: "before" }, told(change, change.before)), el("div", { class: "after" }, told(change, change.after))))))),
+        el("div", { class: "before" }, told(change, change.before)), el("div", { class: "after" }, told(change, change.after))))))) : null,
     moved ? el("p", { class: "small muted" }, t("{number} places on the canvas have changed.", { number: moved })) : null,
   ];
 }

@@ -25,6 +25,7 @@ export function giveHands(canvas, { onEmptyPort, onInsert, onOpen, mayChange }) 
   root.addEventListener("pointerdown", (event) => {
     if (event.button === 1) return begin(event, pan(event));
     if (event.button !== 0 || event.target.closest(".edge-tools, .minimap, .palette-popup")) return undefined;
+    root.classList.add("by-pointer");
     root.focus({ preventScroll: true });
     const card = event.target.closest(".node");
     const port = event.target.closest(".port, .port-name");

@@ -38,6 +38,7 @@ export function giveKeys(canvas, actions, { mayChange }) {
 
   root.addEventListener("keydown", (event) => {
     if (event.target !== root) return;
+    root.classList.remove("by-pointer");
     const command = event.ctrlKey || event.metaKey;
     const direction = DIRECTIONS[event.key];
     const does = {

@@ -7,7 +7,7 @@ const SWEEPS = 12;
 /**
  * Where each node goes.
  * @param {{id: string, height: number}[]} nodes in document order
- * @param {{from: string, to: string, port?: string}[]} edges
+ * @param {{from: string, to: string, lean?: number}[]} edges `lean`: how high on its node an edge begins
  * @returns {Map<string, {x: number, y: number}>}
  */
 export function layered(nodes, edges, origin = { x: 60, y: 60 }) {
@@ -78,8 +78,8 @@ function order(names, edges, column) {
   const into = new Map(names.map((name) => [name, []]));
   const out = new Map(names.map((name) => [name, []]));
   for (const edge of edges) {
-    into.get(edge.to).push(edge.from);
-    out.get(edge.from).push(edge.to);
+    into.get(edge.to).push([edge.from, edge.lean ?? 0]);
+    out.get(edge.from).push([edge.to, 0]);
   }
   const at = new Map();
   const note = () => rows.forEach((row) => row.forEach((name, index) => at.set(name, index - row.length / 2)));
@@ -88,7 +88,7 @@ function order(names, edges, column) {
     const down = sweep % 2 === 0;
     for (const row of down ? rows : [...rows].reverse()) {
       const middle = new Map(row.map((name) => {
-        const near = (down ? into : out).get(name).map((each) => at.get(each));
+        const near = (down ? into : out).get(name).map(([each, lean]) => at.get(each) + lean);
         return [name, near.length ? near.reduce((a, b) => a + b, 0) / near.length : at.get(name)];
       }));
       row.sort((a, b) => middle.get(a) - middle.get(b));

@@ -192,6 +192,7 @@ async function simulate(payload, trigger, ports) {
   values.useSimulation(showSimulation(canvas, at("simulation"), result, payload, {
     onClose: () => useSample(sample.value), goTo: actions.goTo,
   }));
+  canvas.fit(); // the panel has taken room
 }
 
 // -- foot ---------------------------------------------------------------------------------------------------------

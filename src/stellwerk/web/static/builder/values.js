@@ -54,8 +54,7 @@ export class Values {
       slot.hidden = !("value" in found) && !found.error;
       slot.classList.toggle("wrong", Boolean(found.error));
       if (slot.hidden) return;
-      const way = field.dataset.condition !== undefined && node.type === "logic.if" ? ` → ${found.value === true ? "true" : "false"}` : "";
-      slot.replaceChildren(el("span", { class: "equals" }, "="), found.error ? found.error : el("code", {}, brief(found.value ?? null, 220)), way ? el("b", {}, way) : "");
+      slot.replaceChildren(el("span", { class: "equals" }, "="), found.error ? found.error : el("code", {}, brief(found.value ?? null, 220)));
       slot.title = this.run ? t("with the data of run {run}", { run: this.run }) : t("with the data of the simulation");
     });
   }
