@@ -44,7 +44,9 @@ def test_tables_of_texts_in_scripts_are_translated() -> None:
 def test_scripts_never_write_markup() -> None:
     """What documents hold goes into the page as text."""
     for file in SCRIPTS:
-        found = re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", file.read_text())
+        found = re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", file.read_text()
+        )
         assert found is None, f"{file.name}: {found[0] if found else ''}"
 
 

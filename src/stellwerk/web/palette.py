@@ -23,7 +23,7 @@ def palette(t: Translate) -> list[dict[str, Any]]:
     for name in type_names():
         try:
             kind = node_type(name)
-        except Exception:  # noqa: S112  a third party's module, which may fail in any way
+        except Exception:  # a third party's module, which may fail in any way
             continue
         if kind is not None:
             kinds.append(kind)

@@ -84,8 +84,7 @@ def context_of_run(engine: Engine, slug: str, run_id: int) -> dict[str, Any]:
         "vars": {variable["name"]: variable["value"] for variable in engine.rows(VARIABLES, [run_id])},
         "run": {"id": str(run["run_id"]), "workflow": run["slug"]},
         "items": {
-            loop["node_id"]: {"item": loop["item"], "index": loop["position"]}
-            for loop in engine.rows(ITEMS, [run_id])
+            loop["node_id"]: {"item": loop["item"], "index": loop["position"]} for loop in engine.rows(ITEMS, [run_id])
         },
     }
 

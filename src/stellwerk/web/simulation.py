@@ -64,7 +64,12 @@ def simulate(
         if row["runs_in"] != "trigger" or row["node_id"] == begin
     ]
     slug = f"simulation-{secrets.token_hex(6)}"
-    document = {"slug": slug, "name": slug, "input_schema": compiled.document.get("input_schema"), "nodes": []}
+    document: dict[str, Any] = {
+        "slug": slug,
+        "name": slug,
+        "input_schema": compiled.document.get("input_schema"),
+        "nodes": [],
+    }
     connection = engine.connection
     with connection.transaction(force_rollback=True):
         connection.execute("select set_config('statement_timeout', %s, true)", [f"{SECONDS}s"])

@@ -41,20 +41,21 @@ LIVE_RUNS = """
 """
 
 NAMES = """
-  select 'table' as kind, t.slug as name from stellwerk.registered_table t where t.tenant_id = (select stellwerk.current_tenant_id())
+  with mine as materialized (select stellwerk.current_tenant_id() as tenant_id)
+  select 'table' as kind, t.slug as name from mine join stellwerk.registered_table t using (tenant_id)
   union all
-  select 'function', f.name from stellwerk.registered_function f where f.tenant_id = (select stellwerk.current_tenant_id())
+  select 'function', f.name from mine join stellwerk.registered_function f using (tenant_id)
   union all
-  select 'workflow', w.slug from stellwerk.workflow w where w.tenant_id = (select stellwerk.current_tenant_id())
+  select 'workflow', w.slug from mine join stellwerk.workflow w using (tenant_id)
   union all
-  select 'calendar', c.name from stellwerk.calendar c where c.tenant_id = (select stellwerk.current_tenant_id())
+  select 'calendar', c.name from mine join stellwerk.calendar c using (tenant_id)
   union all
-  select 'source', s.source from stellwerk.webhook_source s where s.tenant_id = (select stellwerk.current_tenant_id())
+  select 'source', s.source from mine join stellwerk.webhook_source s using (tenant_id)
   union all
-  select 'user', u.email from stellwerk.app_user u where u.tenant_id = (select stellwerk.current_tenant_id()) and u.active
+  select 'user', u.email from mine join stellwerk.app_user u using (tenant_id) where u.active
   union all
-  select distinct 'role', g from stellwerk.app_user u cross join unnest(u.groups || u.role) g
-   where u.tenant_id = (select stellwerk.current_tenant_id())
+  select distinct 'role', g from mine join stellwerk.app_user u using (tenant_id)
+   cross join unnest(u.groups || u.role) g
   order by 1, 2
   limit 2000
 """
@@ -89,7 +90,12 @@ def show_builder(desk: Desk, slug: str) -> Any:
         "icons": rendering.asset("icons.svg"),
         "nodeIcons": rendering.asset("node-icons.svg"),
     }
-    return desk.page("builder/page.html", workflow=workflow, data=json.dumps(data, ensure_ascii=False, default=str), script=module("builder", "main.js"))
+    return desk.page(
+        "builder/page.html",
+        workflow=workflow,
+        data=json.dumps(data, ensure_ascii=False, default=str),
+        script=module("builder", "main.js"),
+    )
 
 
 @routes.post("/workflow-builder/{slug:str}/check", needs="read", status_code=200)
@@ -300,7 +306,7 @@ def verdict(compiled: Compiled) -> dict[str, Any]:
             continue
         try:
             kind = node_type(node["type"])
-        except Exception:  # noqa: S112  a third party's module; the compiler has told it
+        except Exception:  # a third party's module; the compiler has told it
             continue
         if kind is not None:
             config = node.get("config")
@@ -314,8 +320,9 @@ def triggers_of(document: Any, desk: Desk) -> list[dict[str, Any]]:
     for node in document.get("nodes") or []:
         if isinstance(node, dict) and str(node.get("type", "")).startswith("trigger."):
             kind = node_type(str(node["type"]))
-            config = node.get("config") if isinstance(node.get("config"), dict) else {}
-            found.append({"title": desk.t(kind.title) if kind else node["type"], "table": config.get("table")})
+            config = node.get("config")
+            table = config.get("table") if isinstance(config, dict) else None
+            found.append({"title": desk.t(kind.title) if kind else node["type"], "table": table})
     return found
 
 

@@ -20,8 +20,10 @@ SHOWN_VERDICTS = 200
 
 VERSIONS = """
   select v.version, v.published_at, v.published_by, v.saved_at, v.saved_by, v.version = w.active_version as is_active,
-         (select count(*) from jsonb_array_elements(v.problems) x where coalesce(x ->> 'severity', 'error') = 'error') as errors,
-         jsonb_array_length(case when jsonb_typeof(v.document -> 'nodes') = 'array' then v.document -> 'nodes' else '[]' end) as nodes
+         (select count(*) from jsonb_array_elements(v.problems) p
+           where coalesce(p ->> 'severity', 'error') = 'error') as errors,
+         case when jsonb_typeof(v.document -> 'nodes') = 'array'
+              then jsonb_array_length(v.document -> 'nodes') else 0 end as nodes
     from stellwerk.workflow w
     join stellwerk.workflow_version v on v.tenant_id = w.tenant_id and v.workflow_id = w.workflow_id
    where w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = %s
@@ -125,7 +127,8 @@ def told(rows: list[Row], start: int, to: int, nodes: list[dict[str, Any]]) -> d
     for row in rows:
         counts[row["verdict"]] = counts.get(row["verdict"], 0) + 1
     rows.sort(key=lambda row: (row["verdict"] == "ok", row["run_id"]))
-    return {"rows": rows[:SHOWN_VERDICTS], "counts": counts, "total": len(rows), "start": start, "to": to, "nodes": nodes}
+    shown = rows[:SHOWN_VERDICTS]
+    return {"rows": shown, "counts": counts, "total": len(rows), "start": start, "to": to, "nodes": nodes}
 
 
 def builder_nodes(engine: Engine, slug: str, version: int, kind: str) -> list[str]:

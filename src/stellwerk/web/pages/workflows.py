@@ -30,9 +30,12 @@ WORKFLOWS = """
       on p.tenant_id = w.tenant_id and p.workflow_id = w.workflow_id and p.version = w.active_version
     left join lateral (
       select v.version, v.saved_at, v.saved_by,
-             (select count(*) from jsonb_array_elements(v.problems) x where coalesce(x ->> 'severity', 'error') = 'error') as errors,
-             (select count(*) from jsonb_array_elements(v.problems) x where x ->> 'severity' = 'warning') as warnings
+             x.errors, x.warnings
         from stellwerk.workflow_version v
+       cross join lateral (
+         select count(*) filter (where coalesce(p ->> 'severity', 'error') = 'error') as errors,
+                count(*) filter (where p ->> 'severity' = 'warning') as warnings
+           from jsonb_array_elements(v.problems) p) x
        where v.tenant_id = w.tenant_id and v.workflow_id = w.workflow_id and v.published_at is null) d on true
     left join lateral (
       select array_agg(x.state order by x.run_id) as states, max(x.created_at) as last_at

@@ -50,7 +50,7 @@ export function field(form, path, given, required) {
   const head = isGroup
     ? el("legend", {}, schema.title ?? String(name), required ? el("span", { class: "needed", title: t("needed") }, " *") : null)
     : el("label", { for: id }, schema.title ?? String(name), required ? el("span", { class: "needed", title: t("needed") }, " *") : null);
-  const described = `${id}-help ${id}-error`;
+  const described = schema.description ? `${id}-help ${id}-error` : `${id}-error`;
   const control = editor.element.matches("input, select, textarea") ? editor.element : editor.element.querySelector("input, select, textarea");
   control?.setAttribute("aria-describedby", described);
   const bare = editor.element.matches("input[type=checkbox]");
