@@ -348,13 +348,6 @@ class Engine:
         )
         return str(row["slug"]), int(row["version"])
 
-    def save_draft(self, document: Any, plan: Any, problems: Any, tag: str | None) -> Row:
-        """Store a compiled document unless somebody else has since it had this tag; the draft's version and tag."""
-        return self.row(
-            "select version, tag from stellwerk.save_draft(%s::jsonb, %s::jsonb, %s::jsonb, %s::text)",
-            [_json(document), _json(plan), _json(problems), tag],
-        )
-
     def publish_workflow(self, slug: str, version: int | None = None) -> int:
         """Make a version the one that new runs use; null publishes the draft."""
         return int(self.value("select stellwerk.publish_workflow(%s::text, %s::int)", [slug, version]))

@@ -9,11 +9,13 @@ from typing import Any
 
 from litestar import Response, Router
 from litestar.exceptions import NotFoundException
+from psycopg.types.json import Jsonb
 
 from stellwerk.definition.catalog import node_type
 from stellwerk.definition.compile import Compiled, compile_workflow
 from stellwerk.engine import Engine, Row
 from stellwerk.errors import InvalidDefinition, UnknownThing, UsageError
+from stellwerk.json_text import dumps
 from stellwerk.web import palette, rendering, routes, samples, simulation, texts
 from stellwerk.web.desk import Desk
 
@@ -290,11 +292,13 @@ def own(document: Any, slug: str) -> dict[str, Any]:
 
 def store(engine: Engine, compiled: Compiled, tag: Any) -> dict[str, Any]:
     """Saves a compiled document as the draft that follows the one with this tag; null for a new workflow."""
-    return engine.save_draft(
-        compiled.document,
-        compiled.plan,
-        [problem.as_json() for problem in compiled.problems],
-        tag if isinstance(tag, str) else None,
+    problems = [problem.as_json() for problem in compiled.problems]
+    return engine.row(
+        "select version, tag from stellwerk.save_draft(%s::jsonb, %s::jsonb, %s::jsonb, %s::text)",
+        [
+            *(Jsonb(part, dumps=dumps) for part in (compiled.document, compiled.plan, problems)),
+            tag if isinstance(tag, str) else None,
+        ],
     )
 
 
