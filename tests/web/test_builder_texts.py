@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from stellwerk.definition.catalog import NODE_TYPES
+from stellwerk.definition.document import Settings
 from stellwerk.web import palette, rendering, texts
 
 CALL = re.compile(r'\bt\("((?:[^"\\]|\\.)*)"')
@@ -21,6 +22,7 @@ def german(name: str) -> dict[str, str]:
 
 def test_every_node_type_and_every_setting_has_a_german_name() -> None:
     wanted = {text for kind in NODE_TYPES.values() for text in palette.texts_of(kind)}
+    assert palette.SETTINGS.keys() == Settings.model_fields.keys()
     wanted |= {text for pair in palette.SETTINGS.values() for text in pair}
     wanted |= {function["title"] for function in palette.functions()}
     known = {text for file in GERMAN.glob("*.json") for text in json.loads(file.read_text())}
