@@ -33,7 +33,7 @@ declare
     'why', 'explain_run', 'run_state_at', 'diff_runs', 'stuck_runs', 'retry_event', 'retry_export',
     'start_bulk_operation', 'resume_bulk_operation', 'pause_bulk_operation', 'cancel_bulk_operation',
     'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',
-    'copy_version_to_draft', 'discard_draft', 'save_workflow', 'migrate_runs', 'undo_migration', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
+    'copy_version_to_draft', 'discard_draft', 'save_workflow', 'save_draft', 'migrate_runs', 'undo_migration', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
     'advance', 'pump', 'tick', 'reconcile', 'keep_house', 'set_retention', 'forget_subject', 'set_rate_limit', 'remove_rate_limit',
     'complete_task', 'claim_task', 'release_task', 'reassign_task', 'save_task_draft', 'comment_task', 'attach_to_task', 'add_user', 'change_user', 'set_absence',
     'set_alert_rule', 'remove_alert_rule',

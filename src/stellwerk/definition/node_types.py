@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     field_validator,
 )
 
@@ -51,7 +52,7 @@ def check_duration(text: str) -> str:
     return text
 
 
-Duration = Annotated[str, AfterValidator(check_duration)]
+Duration = Annotated[str, AfterValidator(check_duration), WithJsonSchema({"type": "string", "duration": True})]
 
 
 def literal(title: str, description: str, **more: Any) -> dict[str, Any]:

@@ -248,7 +248,7 @@ class Engine(Cases, People, Time):
 
     def end_request(self, action: str, key: str, result: Any) -> None:
         """Keep what a request answered, in the transaction in which it was begun."""
-        self.value("select stellwerk.end_request(%s::text, %s::text, %s::jsonb)", [action, key, _json(result)])
+        self.value("select stellwerk.end_request(%s::text, %s::text, %s::jsonb)", [action, key, as_json(result)])
 
     # -- row events -------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,14 @@ def choose(wanted: str | None, accepted: str | None) -> str:
 
 
 @cache
+def area(language: str, name: str) -> dict[str, str]:
+    """The texts of one file, for a page whose script shows them; nothing in English, for each is its own key."""
+    file = Path(__file__).with_name("texts") / language / f"{name}.json"
+    found: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found
+
+
+@cache
 def _texts(language: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in sorted((Path(__file__).with_name("texts") / language).glob("*.json")):

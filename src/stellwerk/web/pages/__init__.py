@@ -6,6 +6,7 @@ from stellwerk.web.pages import (
     alerts,
     audit,
     backoffice,
+    builder,
     bulk,
     dashboard,
     events,
@@ -16,12 +17,15 @@ from stellwerk.web.pages import (
     schedules,
     tasks,
     users,
+    versions,
+    workflows,
 )
 
 ROUTERS = [
     alerts.router,
     audit.router,
     backoffice.router,
+    builder.router,
     bulk.router,
     dashboard.router,
     events.router,
@@ -32,4 +36,6 @@ ROUTERS = [
     schedules.router,
     tasks.router,
     users.router,
+    versions.router,
+    workflows.router,
 ]
