@@ -87,7 +87,7 @@ def test_expressions_are_shown_with_the_data_of_a_past_run(
 ) -> None:
     assert client.post("/workflow-builder/orders/publish", json={"version": 1}, headers=designer).json()["version"] == 1
     payload = {"total": 150, "lines": [{"sku": "a"}, {"sku": "b"}]}
-    body = {"workflow_id": "orders", "payload": payload}
+    body = {"workflow_id": "orders", "payload": payload, "wait": 0}
     started = client.post("/workflow-builder/api/run", json=body, headers=designer).json()
     db.execute("select stellwerk.advance(%s)", [int(started["run_id"])])
     items = [
@@ -175,7 +175,7 @@ def test_the_list_says_how_the_runs_went(client: Client, designer: dict[str, str
 def test_runs_are_moved_after_a_look_at_the_verdicts(client: Client, tag: str, db: Database, log_in: LogIn) -> None:
     headers = {**log_in("admin"), "hx-request": "true"}
     client.post("/workflow-builder/orders/publish", json={}, headers=headers)
-    run = {"workflow_id": "orders", "payload": {"total": 150, "lines": [{"sku": "a"}]}}
+    run = {"workflow_id": "orders", "payload": {"total": 150, "lines": [{"sku": "a"}]}, "wait": 0}
     started = client.post("/workflow-builder/api/run", json=run, headers=headers).json()["run_id"]
     db.execute("select stellwerk.advance(%s)", [int(started)])
     client.put("/workflow-builder/orders", json={"document": {**DOCUMENT, "name": "2"}, "over": True}, headers=headers)

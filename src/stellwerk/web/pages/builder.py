@@ -201,34 +201,6 @@ def simulate(desk: Desk, slug: str, data: dict[str, Any]) -> dict[str, Any]:
         )
 
 
-@routes.post("/workflow-builder/api/run", needs="start", status_code=201)
-def run(desk: Desk, data: dict[str, Any]) -> dict[str, Any]:
-    """Starts a real run of the active version: `{"workflow_id": slug or number, "payload": …}`."""
-    wanted, payload = data.get("workflow_id"), data.get("payload")
-    key = desk.request.headers.get("idempotency-key")
-    with desk.engine() as engine:
-        slug = slug_of(engine, wanted)
-        run_id = engine.start_run(slug, {} if payload is None else payload, idempotency_key=key)
-        state = engine.row(
-            "select r.state, r.version from stellwerk.run r"
-            " where r.tenant_id = (select stellwerk.current_tenant_id()) and r.run_id = %s",
-            [run_id],
-        )
-        case = engine.rows(
-            "select c.case_id from stellwerk.backoffice_case c"
-            " where c.tenant_id = (select stellwerk.current_tenant_id()) and c.run_id = %s",
-            [run_id],
-        )
-    return {
-        "run_id": str(run_id),
-        "workflow": slug,
-        "version": state["version"],
-        "state": state["state"],
-        "run_url": f"/runs/{run_id}",
-        "case_url": f"/backoffice/{case[0]['case_id']}" if case else None,
-    }
-
-
 @routes.get("/scripts/{version:str}/{folder:str}/{name:str}", needs="public")
 def script(version: str, folder: str, name: str) -> Response[bytes]:
     """A module of a page's script. The version stands in the path, so that what a module imports has it too."""
@@ -265,22 +237,6 @@ def find(engine: Engine, slug: str) -> Row:
         engine.value("select stellwerk.find_workflow(stellwerk.current_tenant_id(), %s::text)", [slug])
         raise UnknownThing(f"workflow {slug!r} has no version")
     return rows[0]
-
-
-def slug_of(engine: Engine, wanted: Any) -> str:
-    """A workflow's slug, given as itself or as its number."""
-    if isinstance(wanted, int) or (isinstance(wanted, str) and wanted.isdecimal()):
-        rows = engine.rows(
-            "select slug from stellwerk.workflow where tenant_id = (select stellwerk.current_tenant_id())"
-            " and workflow_id = %s::bigint",
-            [int(wanted)],
-        )
-        if not rows:
-            raise UnknownThing(f"there is no workflow {wanted}")
-        return str(rows[0]["slug"])
-    if not isinstance(wanted, str) or not wanted:
-        raise UsageError("workflow_id is missing", hint="Give the slug of a workflow, or its number.")
-    return wanted
 
 
 def own(document: Any, slug: str) -> dict[str, Any]:
@@ -342,7 +298,6 @@ router = Router(
         show_context,
         show_values,
         simulate,
-        run,
         script,
     ],
 )

@@ -160,8 +160,8 @@ export function runDialog(model, { slug, active, isDraft, payload }) {
     actions: [(close, window) => button(t("Start the run"), async (event) => {
       event.target.disabled = true;
       try {
-        const run = await ask("POST", "/workflow-builder/api/run", { workflow_id: slug, payload: form.read() });
-        location.href = run.run_url;
+        const run = await ask("POST", "/workflow-builder/api/run", { workflow_id: slug, payload: form.read(), wait: 0 });
+        location.href = run.href;
       } catch (error) {
         event.target.disabled = false;
         tellRefusal(window, error);
