@@ -65,6 +65,14 @@ def mailbox():
     server.stop()
 
 
+def try_again_now(db, wait_until):
+    """Once nobody holds a mail any more, let the next attempt be due."""
+    queued = "select count(*) from stellwerk.message m join stellwerk_queue.pgqueuer q on q.id = m.job_id"
+    wait_until(lambda: db.execute(queued).fetchone() == (0,))
+    db.execute("update stellwerk.message set due_at = now()")
+    db.execute("select stellwerk.tick()")
+
+
 def outbox(db):
     return db.execute("select recipient, state, attempts, error from stellwerk.message order by message_id").fetchall()
 
@@ -147,16 +155,7 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_final(db, make_workflow, 
         "select due_at - now() between interval '20 s' and interval '31 s' from stellwerk.message"
     ).fetchone()
     assert later
-    wait_until(
-        lambda: (
-            db.execute(
-                "select count(*) from stellwerk.message m join stellwerk_queue.pgqueuer q on q.id = m.job_id"
-            ).fetchone()
-            == (0,)
-        )
-    )
-    db.execute("update stellwerk.message set due_at = now()")
-    db.execute("select stellwerk.tick()")
+    try_again_now(db, wait_until)
     wait_until(lambda: outbox(db) == [(ADA, "sent", 2, None)])
     start(db, make_workflow(deciding("gone", {"assignee": "gone@example.org"})))
     wait_until(lambda: outbox(db)[1:] == [("gone@example.org", "failed", 1, "550 no such mailbox")])
@@ -171,16 +170,7 @@ def test_a_server_that_is_not_there_is_asked_eight_times(db, make_workflow, run_
     wait_until(lambda: outbox(db)[0][3])
     assert outbox(db)[0][1:3] == ("queued", 7)
     assert "cannot be reached" in outbox(db)[0][3]
-    wait_until(
-        lambda: (
-            db.execute(
-                "select count(*) from stellwerk.message m join stellwerk_queue.pgqueuer q on q.id = m.job_id"
-            ).fetchone()
-            == (0,)
-        )
-    )
-    db.execute("update stellwerk.message set due_at = now()")
-    db.execute("select stellwerk.tick()")
+    try_again_now(db, wait_until)
     wait_until(lambda: outbox(db)[0][1:3] == ("failed", 8))
 
 
@@ -291,16 +281,7 @@ def test_a_mail_goes_out_once_the_server_is_back_and_once_only(db, make_workflow
     server = Controller(handler, hostname="127.0.0.1", port=port)
     server.start()
     try:
-        wait_until(
-            lambda: (
-                db.execute(
-                    "select count(*) from stellwerk.message m join stellwerk_queue.pgqueuer q on q.id = m.job_id"
-                ).fetchone()
-                == (0,)
-            )
-        )
-        db.execute("update stellwerk.message set due_at = now()")
-        db.execute("select stellwerk.tick()")
+        try_again_now(db, wait_until)
         wait_until(lambda: outbox(db) == [(ADA, "sent", 2, None)])
         db.execute("update stellwerk.message set due_at = now()")
         db.execute("select stellwerk.tick()")
