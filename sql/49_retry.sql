@@ -8,6 +8,9 @@ declare
   v_run stellwerk.run := stellwerk.lock_run_in(run_id, array['failed', 'cancelled'], 'and cannot be retried',
     'Only a failed or cancelled run can be; cancel this one first, or start another.');
 begin
+  if v_run.parent_run_id is not null then
+    v_run := stellwerk.part_from_caller(v_run);
+  end if;
   perform stellwerk.note_action(v_run.tenant_id, 'retry_run', 'run', v_run.run_id::text,
     jsonb_build_object('state', v_run.state, 'version', v_run.version), jsonb_strip_nulls(jsonb_build_object('from_node', from_node, 'version', coalesce(version, v_run.version))));
   perform stellwerk.reopen_run(v_run.tenant_id, v_run, from_node, coalesce(version, v_run.version));
@@ -15,7 +18,34 @@ begin
   return v_run.run_id;
 end
 $$;
-comment on function stellwerk.retry_run(bigint, text, integer) is 'Sends a failed or cancelled run on again, from where it ended or from an earlier node, on its own or another published version; answers the same run. stellwerk.retry_plan says before what would be repeated. Errors: SW007, SW003, SW005.';
+comment on function stellwerk.retry_run(bigint, text, integer) is 'Sends a failed or cancelled run on again, from where it ended or from an earlier node, on its own or another published version; answers the same run. stellwerk.retry_plan says before what would be repeated. A run that another one called goes on by itself where its caller has gone on without it; otherwise its caller is the one to retry. Errors: SW007, SW003, SW005.';
+
+-- A caller that failed with this run calls again when it is retried: were both retried, the work would be done twice.
+create or replace function stellwerk.part_from_caller(p_run stellwerk.run)
+returns stellwerk.run language plpgsql set search_path = '' as $$
+declare
+  v_run  stellwerk.run := p_run;
+  v_call stellwerk.step;
+begin
+  select * into v_call from stellwerk.step s
+   where s.tenant_id = p_run.tenant_id and s.run_id = p_run.parent_run_id and s.step_id = p_run.parent_step_id;
+  if v_call.input ->> 'run_id' <> p_run.run_id::text then
+    raise exception 'run % has been called again, as run %', p_run.run_id, v_call.input ->> 'run_id'
+      using errcode = 'SW003', hint = format('Look at that one, or at run %s, which called both.', p_run.parent_run_id);
+  elsif v_call.state not in ('completed', 'failed', 'cancelled') then
+    raise exception 'run % was called by run %, which has not gone on without it yet', p_run.run_id, p_run.parent_run_id
+      using errcode = 'SW003', hint = format('stellwerk explain %s says what it waits for.', p_run.parent_run_id);
+  elsif v_call.was is not null or (v_call.state = 'failed' and v_call.port is null and v_call.scope_id = 0) then
+    raise exception 'run % was called by run %, which would call again', p_run.run_id, p_run.parent_run_id
+      using errcode = 'SW003', hint = format('Retry run %s instead.', p_run.parent_run_id);
+  end if;
+  update stellwerk.run r set parent_run_id = null, parent_step_id = null
+   where r.tenant_id = p_run.tenant_id and r.run_id = p_run.run_id
+  returning * into v_run;
+  return v_run;
+end
+$$;
+comment on function stellwerk.part_from_caller(stellwerk.run) is 'A run that was called, as one that stands for itself: nobody hears of its end any more, caused_by_run_id still names its caller. Errors: SW003 while its caller waits for it or would call again.';
 
 create or replace function stellwerk.reopen_run(p_tenant_id bigint, p_run stellwerk.run, p_from_node text, p_version integer)
 returns void language plpgsql set search_path = '' as $$

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 from database.helpers import PERMANENT, START, Worker, call, document, node, run, start, states, transform
 
@@ -210,3 +211,73 @@ def test_a_cancelled_tree_leaves_nothing_behind(db, make_workflow, run_all):
     for table in ("timer", "wait", "run_message"):
         assert db.execute(f"select count(*) from stellwerk.{table}").fetchone() == (0,), table
     assert db.execute("select distinct state from stellwerk.run").fetchall() == [("cancelled",)]
+
+
+# -- retrying ----------------------------------------------------------------------------------------------------------
+
+
+def end_child(dsn, db, run_all, **result):
+    worker = Worker(dsn)
+    worker.end(*worker.begin(), **result)
+    run_all(db)
+
+
+def retry(db, run_id, *more):
+    db.execute(f"select stellwerk.retry_run(%s{', %s' * len(more)})", (run_id, *more))
+
+
+def refusal(db, run_id):
+    with pytest.raises(psycopg.Error) as caught:
+        retry(db, run_id)
+    assert caught.value.sqlstate == "SW003"
+    return caught.value.diag.message_primary, caught.value.diag.message_hint
+
+
+def test_a_child_whose_caller_failed_with_it_is_retried_through_the_caller(dsn, db, make_workflow, run_all):
+    make_workflow(SLOW_CHILD)
+    run_id = start(db, make_workflow(parent()))
+    run_all(db)
+    end_child(dsn, db, run_all, error=PERMANENT)
+    first = child_of(db, run_id)
+    assert refusal(db, first) == (
+        f"run {first} was called by run {run_id}, which would call again",
+        f"Retry run {run_id} instead.",
+    )
+    retry(db, run_id)
+    assert "has not gone on without it yet" in refusal(db, first)[0]
+    run_all(db)
+    second = child_of(db, run_id)
+    assert refusal(db, first)[0] == f"run {first} has been called again, as run {second}"
+    end_child(dsn, db, run_all, output="well")
+    assert run(db, run_id)["output"] == "well"
+    assert refusal(db, first)[0] == f"run {first} has been called again, as run {second}"
+    assert [state(db, child) for child in (first, second)] == ["failed", "completed"]
+
+
+def test_a_child_whose_caller_begins_again_earlier_is_not_retried_beside_it(dsn, db, make_workflow, run_all):
+    make_workflow(SLOW_CHILD)
+    run_id = start(db, make_workflow(parent()))
+    run_all(db)
+    end_child(dsn, db, run_all, error=PERMANENT)
+    first = child_of(db, run_id)
+    retry(db, run_id, "start")
+    run_all(db)
+    assert child_of(db, run_id) != first
+    assert "would call again" in refusal(db, first)[0]
+
+
+def test_a_child_whose_caller_went_on_without_it_goes_on_by_itself(dsn, db, make_workflow, run_all):
+    make_workflow(SLOW_CHILD)
+    value = parent(more=[transform("sorry", "{{ steps.c.error.class }}")], edges=["c.error -> sorry"])
+    run_id = start(db, make_workflow(value))
+    run_all(db)
+    end_child(dsn, db, run_all, error=PERMANENT)
+    before = run(db, run_id)
+    assert (before["state"], before["output"]) == ("completed", "child_failed")
+    first = child_of(db, run_id)
+    retry(db, first)
+    end_child(dsn, db, run_all, output="late, but well")
+    child = run(db, first)
+    assert (child["state"], child["output"], child["parent_run_id"]) == ("completed", "late, but well", None)
+    assert run(db, run_id) == before
+    assert db.execute("select caused_by_run_id from stellwerk.run where run_id = %s", (first,)).fetchone() == (run_id,)
