@@ -28,9 +28,11 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 
 
 @pytest.mark.one_server
-def test_every_answer_is_in_the_document(client: TestClient[Any], engine: Any, request: pytest.FixtureRequest) -> None:
+def test_every_answer_is_in_the_document(
+    client: TestClient[Any], engine: Any, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
     """Each operation is called with generated values, in process."""
-    logging.getLogger("stellwerk").setLevel(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, "stellwerk")
     compiled = compile_workflow(EXAMPLE)
     engine.save_workflow(compiled.document, compiled.plan, [])
     engine.publish_workflow("greet")
