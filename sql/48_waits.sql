@@ -168,7 +168,7 @@ returns void language plpgsql set search_path = '' as $$
 begin
   insert into stellwerk.run_message (tenant_id, run_id, step_id, kind, data)
   select p_tenant_id, r.parent_run_id, r.parent_step_id, case r.state when 'completed' then 'complete' else 'fail' end,
-         case r.state
+         jsonb_build_object('child', r.run_id) || case r.state
            when 'completed' then jsonb_build_object('output', coalesce(r.output, 'null'))
            when 'failed' then jsonb_build_object('error', jsonb_build_object(
              'class', 'child_failed', 'message', format('run %s failed: %s', r.run_id, r.error ->> 'message'), 'retryable', true,
@@ -296,12 +296,19 @@ begin
                  m.data -> 'error' as error, m.message_id as ids
             from stellwerk.run_message m
            where m.tenant_id = p_tenant_id and m.run_id = any (v_runs) and not m.held and m.kind in ('complete', 'fail')
+             -- A run that was cancelled and retried waits at the same step for another child, another task: the old ones' ends are not theirs.
+             and (m.data ->> 'child' is null or exists (
+                   select from stellwerk.wait w where w.tenant_id = p_tenant_id and w.run_id = m.run_id and w.step_id = m.step_id
+                                                  and w.child_run_id = (m.data ->> 'child')::bigint))
+             and (m.data ->> 'task' is null or not exists (
+                   select from stellwerk.user_task k where k.tenant_id = p_tenant_id and k.run_id = m.run_id and k.step_id = m.step_id
+                                                       and k.task_id > (m.data ->> 'task')::bigint))
            -- Of several, the first counts.
            order by m.run_id, m.step_id, m.message_id) u;
+  v_done := v_done || array(
+    select m.message_id from stellwerk.run_message m
+     where m.tenant_id = p_tenant_id and m.run_id = any (v_runs) and not m.held and m.kind in ('complete', 'fail'));
   if v_ends.runs is not null then
-    v_done := v_done || array(
-      select m.message_id from stellwerk.run_message m
-       where m.tenant_id = p_tenant_id and m.run_id = any (v_runs) and not m.held and m.kind in ('complete', 'fail'));
     perform stellwerk.complete_waits(p_tenant_id, v_ends.runs, v_ends.steps, v_ends.ports, v_ends.outputs, v_ends.errors);
   end if;
   delete from stellwerk.run_message m where m.tenant_id = p_tenant_id and m.message_id = any (v_done);

@@ -180,7 +180,8 @@ begin
         from stellwerk.user_task_decision d where d.tenant_id = p_task.tenant_id and d.task_id = p_task.task_id));
   end if;
   insert into stellwerk.run_message (tenant_id, run_id, step_id, kind, data)
-  values (p_task.tenant_id, p_task.run_id, p_task.step_id, 'complete', jsonb_build_object('port', coalesce(p_outcome, 'next'), 'output', v_output));
+  values (p_task.tenant_id, p_task.run_id, p_task.step_id, 'complete',
+          jsonb_build_object('task', p_task.task_id, 'port', coalesce(p_outcome, 'next'), 'output', v_output));
   perform stellwerk.ring_if_asleep();
 end
 $$;

@@ -281,3 +281,17 @@ def test_a_child_whose_caller_went_on_without_it_goes_on_by_itself(dsn, db, make
     assert (child["state"], child["output"], child["parent_run_id"]) == ("completed", "late, but well", None)
     assert run(db, run_id) == before
     assert db.execute("select caused_by_run_id from stellwerk.run where run_id = %s", (first,)).fetchone() == (run_id,)
+
+
+def test_the_end_of_an_old_child_is_not_the_end_of_the_new_one(dsn, db, make_workflow, run_all):
+    make_workflow(SLOW_CHILD)
+    run_id = start(db, make_workflow(parent()))
+    run_all(db)
+    first = child_of(db, run_id)
+    db.execute("select stellwerk.cancel_run(%s, 'wait')", (run_id,))
+    retry(db, run_id)  # before the first child has heard of it
+    run_all(db)
+    second = child_of(db, run_id)
+    assert [state(db, each) for each in (first, second, run_id)] == ["cancelled", "running", "waiting"]
+    end_child(dsn, db, run_all, output="the second")
+    assert run(db, run_id)["output"] == "the second"

@@ -178,6 +178,22 @@ def test_a_step_that_is_retried_asks_anew_though_a_clerk_holds_the_task_before(d
     assert task(db, task_id)["state"] == "cancelled"
 
 
+def test_a_decision_about_the_task_before_is_not_one_about_the_task_of_the_retry(db, run_all, held):
+    run_id, task_id, clerk = held
+    complete(clerk, task_id, "approve")
+    db.execute("select stellwerk.cancel_run(%s)", (run_id,))
+    db.execute("select stellwerk.retry_run(%s)", (run_id,))
+    run_all(db)
+    clerk.commit()
+    run_all(db)
+    tasks = db.execute("select task_id, state from stellwerk.user_task order by task_id").fetchall()
+    assert [state for _, state in tasks] == ["completed", "open"]
+    assert states(db, run_id)["ask"] == "waiting"
+    complete(db, tasks[1][0], "reject")
+    run_all(db)
+    assert "no" in states(db, run_id)
+
+
 def test_a_run_is_resumed_while_a_clerk_holds_its_task(db, held):
     run_id, task_id, clerk = held
     due = task(db, task_id)["due_at"]
