@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ def running_servers() -> Iterator[dict[int, servers.Server]]:
         server.stop()
 
 
+# What stands on verbs and views that have tests of their own on each version runs on one of them, half of it on each.
+EITHER_SERVER = {Path(__file__).parent / "web"}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="Run the long tests at their full length.")
     parser.addoption(
@@ -53,6 +58,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             versions = versions[:1]
         elif metafunc.definition.get_closest_marker("system_server"):
             versions = [version for version in versions if version < 18]
+        elif metafunc.definition.path.parent in EITHER_SERVER:
+            versions = [versions[zlib.crc32(metafunc.definition.nodeid.encode()) % len(versions)]]
         metafunc.parametrize("server", versions, indirect=True, scope="session", ids=lambda version: f"pg{version}")
 
 

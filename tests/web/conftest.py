@@ -10,13 +10,14 @@ from typing import Any
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
+from litestar import Litestar
 from litestar.testing import TestClient
 
 from stellwerk.integrations import signatures
 from stellwerk.integrations.sealing import Seals, hook_purpose
 from stellwerk.settings import Settings
 from stellwerk.web import access
-from stellwerk.web.app import make_app
+from stellwerk.web.app import make_app, use_database
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -26,9 +27,16 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path, secret_keys=(Fernet.generate_key().decode(),))
 
 
+@pytest.fixture(scope="session")
+def application() -> Litestar:
+    """Made once, for that takes half a second; each test gives it its own database."""
+    return make_app("", Settings(home=Path("never-used")))
+
+
 @pytest.fixture
-def client(dsn: str, settings: Settings) -> Iterator[TestClient[Any]]:
-    with TestClient(make_app(dsn, settings)) as client:
+def client(application: Litestar, dsn: str, settings: Settings) -> Iterator[TestClient[Any]]:
+    use_database(application, dsn, settings)
+    with TestClient(application) as client:
         yield client
 
 

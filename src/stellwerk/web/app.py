@@ -53,19 +53,6 @@ SECURITY_HEADERS = {
 
 def make_app(dsn: str, settings: Settings | None = None) -> Litestar:
     """The application over one database; without settings, with those of the environment."""
-    settings = settings or Settings.from_environment()
-    intake = Intake(dsn, settings)
-    database = Database(dsn)
-    templates = rendering.templates()
-    live = Live(dsn, database, rendering.environment_of(templates))
-
-    @asynccontextmanager
-    async def connections(_: Litestar) -> AsyncIterator[None]:
-        async with intake.opened():
-            with database.opened():
-                async with live.opened():
-                    yield
-
     app = Litestar(
         route_handlers=[
             healthz,
@@ -82,7 +69,6 @@ def make_app(dsn: str, settings: Settings | None = None) -> Litestar:
                 cache_control=CacheControlHeader(public=True, max_age=31536000, immutable=True),
             ),
         ],
-        state=State({"dsn": dsn, "settings": settings, "intake": intake, "database": database, "live": live}),
         dependencies={"desk": Provide(provide_desk, sync_to_thread=False)},
         middleware=[
             DefineMiddleware(
@@ -92,7 +78,7 @@ def make_app(dsn: str, settings: Settings | None = None) -> Litestar:
         guards=[access.guard],
         exception_handlers={Exception: refuse},
         before_send=[add_security_headers],
-        template_config=templates,
+        template_config=rendering.templates(),
         compression_config=CompressionConfig(backend="gzip", minimum_size=1000, exclude=["/live"]),
         lifespan=[connections],
         openapi_config=None,
@@ -103,7 +89,26 @@ def make_app(dsn: str, settings: Settings | None = None) -> Litestar:
         for handler in getattr(route, "route_handlers", []):
             if isinstance(handler, HTTPRouteHandler) and handler.http_methods != {"OPTIONS"}:
                 access.needed_right(handler)
+    use_database(app, dsn, settings or Settings.from_environment())
     return app
+
+
+def use_database(app: Litestar, dsn: str, settings: Settings) -> None:
+    """Which database the application works on from its next start on."""
+    database = Database(dsn)
+    app.state.dsn, app.state.settings, app.state.database = dsn, settings, database
+    app.state.intake = Intake(dsn, settings)
+    app.state.live = Live(dsn, database, rendering.environment_of(rendering.templates()))
+
+
+@asynccontextmanager
+async def connections(app: Litestar) -> AsyncIterator[None]:
+    """From its start to its end the application has its connections."""
+    state = app.state
+    async with state.intake.opened():
+        with state.database.opened():
+            async with state.live.opened():
+                yield
 
 
 async def add_security_headers(message: Any, scope: Any) -> None:

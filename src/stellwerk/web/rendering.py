@@ -28,8 +28,9 @@ GLYPHS = {
 }  # fmt: skip
 
 
+@cache
 def templates() -> TemplateConfig[JinjaTemplateEngine]:
-    """Everything is escaped; a name that is not given is an error, not an empty place."""
+    """Everything is escaped; a name that is not given is an error, not an empty place. Compiled once in a process."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(resources.folder("templates")),
         autoescape=True,
