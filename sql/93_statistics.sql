@@ -55,12 +55,14 @@ begin
       from (select r.workflow_id, s.node_id, min(s.type) as type, count(*) as visits, count(*) filter (where s.state = 'completed') as completed,
                    count(*) filter (where s.state = 'failed') as failed, sum(greatest(s.attempt - 1, 0)) as retries,
                    sum(extract(epoch from s.ended_at - s.started_at)) filter (where s.runs_in = 'worker') as work,
-                   sum(extract(epoch from s.ended_at - s.queued_at)) filter (where s.runs_in = 'wait') as wait,
+                   sum(extract(epoch from s.ended_at - s.queued_at)) filter (where n.runs_in = 'wait') as wait,
                    sum(extract(epoch from s.started_at - s.queued_at)) filter (where s.runs_in = 'worker' and s.attempt = 1) as queue,
                    count(*) filter (where s.ended_at is not null) as ended,
                    stellwerk.duration_bucket(extract(epoch from s.ended_at - case s.runs_in when 'worker' then s.started_at else s.queued_at end)) as bucket
               from stellwerk.run r
               join stellwerk.step s on s.tenant_id = r.tenant_id and s.run_id = r.run_id
+              -- A step that has waited and is over is one in SQL; the plan knows what it was.
+              left join stellwerk.plan_node n on n.tenant_id = r.tenant_id and n.workflow_id = r.workflow_id and n.version = s.version and n.node_id = s.node_id
              where r.tenant_id = p_tenant_id and r.run_id >= v_first and r.run_id <= v_last
                and s.tenant_id = p_tenant_id and s.run_id >= v_first and s.run_id <= v_last
                and r.created_at >= p_hour and r.created_at < p_hour + interval '1 hour'

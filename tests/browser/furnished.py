@@ -182,6 +182,8 @@ def furnish(dsn: str, hours: int = 20) -> None:
     house.at(datetime.timedelta())
     engine.tick()
     house.settle()
+    while engine.value("select stellwerk.keep_statistics(1)"):
+        pass
     house.close()
 
 

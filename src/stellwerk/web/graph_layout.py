@@ -14,6 +14,7 @@ from typing import Any
 WIDTH, HEIGHT = 190, 56
 GAP_X, GAP_Y = 56, 28
 MARGIN = 24
+PORT_NAME = 56  # room for what a port is called
 LAYERS_IN_A_ROW = 5
 ROW_GAP = 56
 
@@ -62,7 +63,7 @@ def lay_out(nodes: Sequence[dict[str, Any]], edges: Sequence[dict[str, Any]]) ->
     left, top = min((x for x, _ in places.values()), default=0), min((y for _, y in places.values()), default=0)
     places = {name: (x - left + MARGIN, y - top + MARGIN) for name, (x, y) in places.items()}
     wires = _wires(places, ways)
-    width = max((x for x, _ in places.values()), default=0) + WIDTH + 2 * MARGIN
+    width = max((x for x, _ in places.values()), default=0) + WIDTH + MARGIN + PORT_NAME
     height = max((y for _, y in places.values()), default=0) + HEIGHT + MARGIN
     if any(places[b][0] <= places[a][0] for a, _, b in ways):
         height += MARGIN  # a way back runs below

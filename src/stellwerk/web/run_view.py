@@ -6,6 +6,7 @@ import datetime
 from dataclasses import dataclass
 from typing import Any
 
+from stellwerk.definition.catalog import node_type
 from stellwerk.engine import Engine, Row
 from stellwerk.errors import UnknownThing
 from stellwerk.web.graph_layout import HEIGHT, WIDTH, Layout, lay_out
@@ -226,7 +227,8 @@ def step_view(step: Row, names: dict[str, str], begin: datetime.datetime, end: d
             segments.append(part("hatch", at, started))
         segments.append(part("lost" if outcome != "failed" else "missed", started, _time(ended) or started))
         at = _time(ended) or at
-    waits = step["runs_in"] == "wait" or step["state"] in ("waiting", "joining", "queued")
+    kind = node_type(step["type"])  # a wait that is over runs in SQL
+    waits = (kind and kind.runs_in == "wait") or step["state"] in ("waiting", "joining", "queued")
     started = step["started_at"]
     if waits or started is None:
         segments.append(part("hatch", at, until))

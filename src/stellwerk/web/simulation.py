@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from stellwerk.definition.catalog import node_type
 from stellwerk.definition.compile import Compiled
 from stellwerk.engine import Engine, Row
-from stellwerk.errors import InvalidDefinition, UsageError
+from stellwerk.errors import InvalidDefinition, InvalidPayload, UsageError
 
 REAL = ("logic.if", "logic.switch", "logic.loop", "logic.join", "logic.set", "logic.transform", "logic.stop", "log.")
 ROUNDS = 200
@@ -75,7 +75,10 @@ def simulate(
         connection.execute("select set_config('statement_timeout', %s, true)", [f"{SECONDS}s"])
         engine.save_workflow(document, plan, [])
         engine.rows("select * from stellwerk.publish_draft(%s::text, null)", [slug])
-        run_id = engine.start_run(slug, payload)
+        try:
+            run_id = engine.start_run(slug, payload)
+        except InvalidPayload as error:
+            raise InvalidPayload("the payload does not fit the workflow's input", error.detail) from error
         run = walk(engine, run_id)
         steps = engine.rows(STEPS, [run_id, MOST_STEPS])
         played = {row["node_id"] for row in compiled.plan if not real(row)}

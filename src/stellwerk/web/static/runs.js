@@ -35,6 +35,7 @@
       time.removeAttribute("datetime");
     }
     const panel = event.target.id === "panel" ? event.target : null;
+    panel?.querySelector("form :is(input:not([readonly], [type=hidden]), select, textarea)")?.focus({ preventScroll: true });
     if (panel && panel.getBoundingClientRect().top > innerHeight - 120) panel.scrollIntoView({ behavior: "smooth", block: "nearest" });
   });
   document.addEventListener("htmx:sseOpen", () => { for (const sign of document.querySelectorAll("[data-live]")) sign.hidden = false; });

@@ -32,6 +32,13 @@ export class Canvas extends EventTarget {
     this.tools = el("div", { class: "edge-tools", hidden: true, role: "presentation" });
     this.world = el("div", { class: "world", role: "presentation" }, this.svg, this.tools);
     root.append(this.world);
+    // Where the browser scrolls to what it has found or focused, the view goes along instead.
+    root.addEventListener("scroll", () => {
+      const { scrollLeft, scrollTop } = root;
+      if (!scrollLeft && !scrollTop) return;
+      root.scrollTo(0, 0);
+      this.look({ ...this.view, x: this.view.x - scrollLeft, y: this.view.y - scrollTop });
+    });
     model.addEventListener("change", () => this.draw());
     model.addEventListener("judged", () => this.draw());
     model.addEventListener("selection", () => this.drawSelection());

@@ -57,6 +57,20 @@ export function connectDialog(model, from, back) {
   (ports.length > 1 ? port : to).focus();
 }
 
+/** To a step by its name. */
+export function goDialog(model, go) {
+  const list = el("select", { id: "go-to", "aria-label": t("Step"), size: String(Math.min(12, Math.max(2, model.nodes.length))) }, model.nodes.map((each, index) =>
+    el("option", { value: each.id, selected: index === 0 }, `${model.titleOf(each)} (${each.id})`)));
+  const take = () => {
+    dialog.close();
+    if (list.value) go(list.value);
+  };
+  list.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); take(); } });
+  list.addEventListener("dblclick", take);
+  const dialog = openDialog(t("Go to a step"), list, { actions: [() => button(t("Go there"), take, { kind: "primary" })] });
+  list.focus();
+}
+
 export function helpDialog(back) {
   openDialog(t("Keys"), el("dl", { class: "keys" }, keyTable().map(([keys, text]) => [el("dt", {}, el("kbd", {}, keys)), el("dd", {}, text)])), { back });
 }
@@ -125,10 +139,11 @@ export function payloadForm(schema, start) {
     } else {
       const form = {
         root, names: {}, mayChange: true, again: draw,
-        read: (path) => path.reduce((found, part) => found?.[part], value),
-        write: (path, next) => { put(value, path, next); },
+        // The fields' ids begin with their path: "payload" keeps them apart from the inspector's.
+        read: ([, ...path]) => path.reduce((found, part) => found?.[part], value),
+        write: ([, ...path], next) => { put(value, path, next); },
       };
-      holder.replaceChildren(...Object.entries(root.properties).map(([name, part]) => field(form, [name], plain(part), (root.required ?? []).includes(name))));
+      holder.replaceChildren(...Object.entries(root.properties).map(([name, part]) => field(form, ["payload", name], plain(part), (root.required ?? []).includes(name))));
     }
     if (root) {
       holder.append(button(asJson ? t("As fields") : t("As JSON"), () => {

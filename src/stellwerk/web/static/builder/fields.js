@@ -188,21 +188,25 @@ function removeButton(form, act) {
 
 function list(form, path, schema) {
   const items = schema.items ?? {};
-  const value = form.read(path);
-  const entries = Array.isArray(value) ? value : value === undefined || value === null ? [] : [value];
+  // Read anew by every button: what has been typed since the form was drawn is kept.
+  const read = () => {
+    const value = form.read(path);
+    return Array.isArray(value) ? value : value === undefined || value === null ? [] : [value];
+  };
+  const entries = read();
   const inner = resolve(items, form.root);
   if (inner.schema.enum) return boxes(form, path, inner.schema, entries);
   const isObject = inner.schema.type === "object";
   const rows = entries.map((_, index) => {
     const at = [...path, index];
     const away = removeButton(form, () => {
-      const left = entries.filter((_, other) => other !== index);
+      const left = read().filter((_, other) => other !== index);
       form.write(path, left.length ? left : undefined);
       form.again();
     });
     if (isObject) {
       const up = index && form.mayChange ? button("", () => {
-        const moved = [...entries];
+        const moved = [...read()];
         [moved[index - 1], moved[index]] = [moved[index], moved[index - 1]];
         form.write(path, moved);
         form.again();
@@ -214,7 +218,7 @@ function list(form, path, schema) {
     return el("div", { class: "pair one" }, element, away);
   });
   const add = form.mayChange ? button(t("Add"), () => {
-    form.write(path, [...entries, isObject ? {} : ""]);
+    form.write(path, [...read(), isObject ? {} : ""]);
     form.again();
     document.getElementById(`field-${[...path, entries.length].join("-")}${isObject ? `-${Object.keys(inner.schema.properties)[0]}` : ""}`)?.focus();
   }, { kind: "quiet small", symbol: "plus" }) : null;
@@ -240,26 +244,30 @@ function nested(form, path, schema) {
 
 /** Names and values: columns of a row, headers, variables. */
 function pairs(form, path, literal) {
-  const value = form.read(path);
-  const entries = Object.entries(value && typeof value === "object" && !Array.isArray(value) ? value : {});
+  // Read anew by every button and name, as in lists.
+  const read = () => {
+    const value = form.read(path);
+    return Object.entries(value && typeof value === "object" && !Array.isArray(value) ? value : {});
+  };
+  const entries = read();
   const write = (made, typing) => form.write(path, made.length ? Object.fromEntries(made) : undefined, typing);
   const rows = entries.map(([name, each], index) => {
     const key = el("input", {
       value: name, class: "mono", "aria-label": t("Name"), disabled: !form.mayChange, spellcheck: "false", id: `field-${path.join("-")}-name-${index}`,
       onchange: () => {
         const wanted = key.value.trim();
-        if (!wanted || (wanted !== name && entries.some(([other]) => other === wanted))) {
+        if (!wanted || (wanted !== name && read().some(([other]) => other === wanted))) {
           key.value = name;
           return;
         }
-        write(entries.map(([other, kept], at) => (at === index ? [wanted, kept] : [other, kept])));
+        write(read().map(([other, kept], at) => (at === index ? [wanted, kept] : [other, kept])));
         form.again();
       },
     });
     const content = anything(form, [...path, name], { id: `field-${path.join("-")}-value-${index}` }, literal);
     content.setAttribute("aria-label", t("Value of {name}", { name }));
     return el("div", { class: "pair", data: { path: pathText([...path, name]) } }, key, content, removeButton(form, () => {
-      write(entries.filter((_, at) => at !== index));
+      write(read().filter((_, at) => at !== index));
       form.again();
     }),
     literal ? null : el("div", { class: "live", data: { live: pathText([...path, name]) }, hidden: true }),
@@ -268,7 +276,7 @@ function pairs(form, path, literal) {
   const add = form.mayChange ? button(t("Add"), () => {
     let number = entries.length + 1;
     while (entries.some(([name]) => name === `name_${number}`)) number += 1;
-    write([...entries, [`name_${number}`, ""]]);
+    write([...read(), [`name_${number}`, ""]]);
     form.again();
     const fresh = document.getElementById(`field-${path.join("-")}-name-${entries.length}`);
     fresh?.focus();

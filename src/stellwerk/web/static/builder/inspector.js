@@ -70,8 +70,8 @@ export class Inspector {
     return [
       el("header", { class: "inspector-head" },
         el("span", { class: "badge" }, nodeIcon(kind?.icon ?? "plug")),
-        el("div", {}, el("h2", {}, this.model.titleOf(node)), el("span", { class: "small muted" }, kind ? kind.title : t("unknown node type"))),
-        el("span", { class: "grow" }), el("code", { class: "tag" }, node.type)),
+        el("div", {}, el("h2", {}, this.model.titleOf(node)),
+          el("div", { class: "small muted" }, !kind ? `${t("unknown node type")} ` : kind.title !== this.model.titleOf(node) ? `${kind.title} ` : "", el("code", { class: "tag" }, node.type)))),
       kind ? el("p", { class: "help" }, kind.description) : null,
       el("div", { class: "error", data: { error: "" } }),
       this.plain(form, ["name"], t("Name"), { placeholder: kind?.title ?? node.id }),

@@ -5,6 +5,7 @@ import { t } from "./texts.js";
 
 export const KEYS = [
   ["←↑→↓", "go to the next step in that direction"],
+  ["G", "go to a step by its name"],
   ["Tab", "leave the canvas"],
   ["Shift + ←↑→↓", "move the chosen steps"],
   ["Enter", "settings of the chosen step"],
@@ -20,6 +21,11 @@ export const KEYS = [
   ["T", "tidy up"],
   ["+ / − / 0", "larger, smaller, fit"],
   ["P", "next problem"],
+  ["W", "settings of the workflow"],
+  ["K", "check"],
+  ["S", "simulate"],
+  ["R", "run"],
+  ["U", "publish"],
   ["Ctrl + S", "save now"],
   ["?", "this list"],
 ];
@@ -49,6 +55,7 @@ export function giveKeys(canvas, actions, { mayChange }) {
       "?": actions.help, "/": actions.search,
       a: mayChange && !command && actions.add, c: mayChange && !command && (() => model.chosen && actions.connect(model.chosen.id)),
       t: mayChange && actions.tidy, p: actions.nextProblem,
+      g: actions.find, w: actions.workflow, k: actions.check, s: actions.simulate, r: actions.run, u: actions.publish,
     };
     if (direction && command) return;
     if (direction && event.shiftKey) {

@@ -2,7 +2,7 @@
 
 import { Canvas } from "./canvas.js";
 import { Completion, scopeOf } from "./completion.js";
-import { connectDialog, helpDialog, jsonDialog, openDialog, publishDialog, runDialog, simulateDialog } from "./dialogs.js";
+import { connectDialog, goDialog, helpDialog, jsonDialog, openDialog, publishDialog, runDialog, simulateDialog } from "./dialogs.js";
 import { button, debounce, el, icon, useSprites } from "./dom.js";
 import { edgeAt, giveHands } from "./hands.js";
 import { Inspector } from "./inspector.js";
@@ -77,7 +77,17 @@ const actions = {
     const line = canvas.tools.getBoundingClientRect();
     palettePopup(data.palette, { x: line.left, y: line.bottom }, (type) => insertInto(edge, type));
   },
+  find: () => goDialog(model, actions.goTo),
   help: () => helpDialog(canvas.root),
+  workflow() {
+    model.select([]);
+    inspector.focus();
+  },
+  // The head's buttons, where they are there and may be pressed.
+  check: () => checking.click(),
+  simulate: () => simulating.click(),
+  run: () => running?.click(),
+  publish: () => publishing.click(),
   nextProblem() {
     if (!model.problems.length) return;
     state.problem = ((state.problem ?? -1) + 1) % model.problems.length;
@@ -146,7 +156,7 @@ const saved = el("span", { class: "small muted saved", role: "status" });
 const publishing = button(t("Publish"), async () => {
   while (state.unsaved && !state.stopped && !(await failed())) { /* what was changed while it was saved is saved too */ }
   if (!state.unsaved) publishDialog(model, slug, onPublished).catch(tell);
-}, { kind: "primary" });
+}, { kind: "primary", title: "U" });
 
 function onPublished({ version, tag }) {
   Object.assign(state, { active: version, version, isDraft: false, tag });
@@ -162,19 +172,20 @@ function drawHead() {
   publishing.disabled = !mayChange;
 }
 
+const checking = button(t("Check"), async () => {
+  await check.now();
+  const number = model.problems.length;
+  if (number) showProblem(model.problems[0]);
+  notice(number ? t("{number} problems", { number }) : t("Everything is in order."), number ? "fail" : "done");
+}, { symbol: "check", title: "K" });
+const simulating = button(t("Simulate"), () => simulateDialog(model, startPayload(), state.ports ?? {}, simulate), { symbol: "signal", title: "S" });
+const running = data.may.start
+  ? button(t("Run …"), () => runDialog(model, { slug, active: state.active, isDraft: state.isDraft, payload: startPayload() }), { symbol: "play", title: "R" }) : null;
 at("tools").append(
   saved, badge,
   el("a", { class: "button quiet", href: `/workflows/${slug}/versions`, title: t("Versions") }, icon("history"), t("History")),
   button(t("JSON"), () => jsonDialog(model, slug, mayChange), { kind: "quiet", symbol: "json" }),
-  button(t("Check"), async () => {
-    await check.now();
-    const number = model.problems.length;
-    if (number) showProblem(model.problems[0]);
-    notice(number ? t("{number} problems", { number }) : t("Everything is in order."), number ? "fail" : "done");
-  }, { symbol: "check" }),
-  button(t("Simulate"), () => simulateDialog(model, startPayload(), state.ports ?? {}, simulate), { symbol: "signal" }),
-  data.may.start ? button(t("Run …"), () => runDialog(model, { slug, active: state.active, isDraft: state.isDraft, payload: startPayload() }), { symbol: "play" }) : "",
-  mayChange ? publishing : "",
+  checking, simulating, running ?? "", mayChange ? publishing : "",
 );
 
 function startPayload() {
@@ -228,7 +239,7 @@ function drawFoot() {
   const head = errors ? el("span", { class: "error" }, `● ${errors === 1 ? t("1 problem") : t("{number} problems", { number: errors })}`)
     : warnings ? el("span", { class: "warning" }, `▲ ${warnings === 1 ? t("1 warning") : t("{number} warnings", { number: warnings })}`)
       : el("span", { class: "fine" }, `✓ ${t("No problems")}`);
-  const line = (problem) => el("button", { type: "button", class: `as-link problem ${problem.severity}`, onclick: () => showProblem(problem), title: problem.hint ?? null },
+  const line = (problem) => el("button", { type: "button", class: `as-link problem ${problem.severity}`, onclick: () => showProblem(problem), title: [problem.message, problem.hint].filter(Boolean).join(" ") },
     problem.node && model.node(problem.node) ? el("b", {}, `${model.titleOf(model.node(problem.node))}: `) : null, problem.message);
   const more = model.problems.length > 2 ? button(t("all"), () => openDialog(t("Problems"), el("ul", { class: "all-problems" }, model.problems.map((problem) =>
     el("li", {}, line(problem), problem.hint ? el("div", { class: "small muted" }, problem.hint) : null)))), { kind: "quiet small" }) : null;

@@ -3,13 +3,14 @@
 import { WIDTH } from "./canvas.js";
 import { svg } from "./dom.js";
 
-const SIZE = { width: 180, height: 110 };
+const LARGEST = { width: 190, height: 110 };
+const MARGIN = 120;
 const FROM = 20;
 
 export function addMinimap(canvas) {
   const nodes = svg("g", { class: "minimap-nodes" });
   const frame = svg("rect", { class: "minimap-view" });
-  const map = svg("svg", { class: "minimap", hidden: true, "aria-hidden": "true", width: SIZE.width, height: SIZE.height }, nodes, frame);
+  const map = svg("svg", { class: "minimap", hidden: true, "aria-hidden": "true", }, nodes, frame);
   canvas.root.append(map);
   let scale = 1;
   let origin = { x: 0, y: 0 };
@@ -19,8 +20,10 @@ export function addMinimap(canvas) {
     map.toggleAttribute("hidden", !shown);
     if (!shown) return;
     const all = canvas.bounds();
-    scale = Math.min(SIZE.width / (all.width + 120), SIZE.height / (all.height + 120));
-    origin = { x: all.x - 60, y: all.y - 60 };
+    scale = Math.min(LARGEST.width / (all.width + MARGIN), LARGEST.height / (all.height + MARGIN));
+    origin = { x: all.x - MARGIN / 2, y: all.y - MARGIN / 2 };
+    map.setAttribute("width", (all.width + MARGIN) * scale);
+    map.setAttribute("height", (all.height + MARGIN) * scale);
     nodes.replaceChildren(...[...canvas.cards.values()].map((card) => svg("rect", {
       x: (card.x - origin.x) * scale, y: (card.y - origin.y) * scale, width: WIDTH * scale, height: card.height * scale, rx: 1.5,
     })));
