@@ -23,7 +23,7 @@ import pytest
 import uvicorn
 from cryptography.fernet import Fernet
 from litestar import Litestar
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from worker.fixtures import WorkerThread, start_worker
 
 from stellwerk.settings import Settings
@@ -33,7 +33,10 @@ from stellwerk.web.server import Server, listen
 
 __all__ = ["start_worker"]
 
-PATIENCE = 10_000  # milliseconds that a page has for anything, on a machine that does other things too
+PATIENCE = 30_000  # milliseconds that a page has for anything, on a machine that does other things too
+
+
+expect.set_options(timeout=PATIENCE)
 
 
 class Serving:
@@ -76,12 +79,12 @@ def base_url(serving: Serving) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
     """One browser for the tests of a module: its event loop must be gone before another module's tests use theirs."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
         missing = "no Chromium is installed: apt-get install chromium"
-        if os.environ.get("STELLWERK_TEST_BROWSER") == "required":
+        if request.config.getoption("browser_required"):
             pytest.fail(missing)
         pytest.skip(missing)
     with sync_playwright() as playwright:

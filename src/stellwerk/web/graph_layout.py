@@ -57,12 +57,16 @@ def lay_out(nodes: Sequence[dict[str, Any]], edges: Sequence[dict[str, Any]]) ->
     ways = [(e["from"], e.get("port", "next"), e["to"]) for e in edges if e["from"] in known and e["to"] in known]
     back = _returning(names, ways)
     layers = _layers(names, [(a, b) for a, p, b in ways if (a, p, b) not in back])
-    _straighten(layers, ways)
-    places = _places(layers)
+    _straighten(layers, _with_room(layers, ways))
+    places = {name: place for name, place in _places(layers).items() if name in known}
+    tops = _row_tops(layers, places)
     _respect(places, nodes)
+    for node in nodes:
+        if node.get("ui"):
+            tops[node["id"]] = places[node["id"]][1]
     left, top = min((x for x, _ in places.values()), default=0), min((y for _, y in places.values()), default=0)
     places = {name: (x - left + MARGIN, y - top + MARGIN) for name, (x, y) in places.items()}
-    wires = _wires(places, ways)
+    wires = _wires(places, ways, {name: y - top + MARGIN for name, y in tops.items()})
     width = max((x for x, _ in places.values()), default=0) + WIDTH + MARGIN + PORT_NAME
     height = max((y for _, y in places.values()), default=0) + HEIGHT + MARGIN
     if any(places[b][0] <= places[a][0] for a, _, b in ways):
@@ -119,6 +123,32 @@ def _layers(names: list[str], ways: list[tuple[str, str]]) -> list[list[str]]:
     return layers
 
 
+def _with_room(layers: list[list[str]], ways: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Keeps a place free in every layer that an edge passes, so that it runs beside the nodes and not behind them."""
+    level = {name: number for number, layer in enumerate(layers) for name in layer}
+    in_a_row = _in_a_row(layers)
+    passing = []
+    for source, port, target in ways:
+        first, last = level[source], level[target]
+        if last - first < 2 or first // in_a_row != last // in_a_row:
+            passing.append((source, port, target))
+            continue
+        before = source
+        for number in range(first + 1, last):
+            room = f"{source}\n{target}\n{number}"
+            if room not in layers[number]:
+                layers[number].append(room)
+            passing.append((before, port, room))
+            before = room
+        passing.append((before, port, target))
+    return passing
+
+
+def _in_a_row(layers: list[list[str]]) -> int:
+    rows = -(-len(layers) // LAYERS_IN_A_ROW) or 1
+    return -(-len(layers) // rows) or 1
+
+
 def _straighten(layers: list[list[str]], ways: list[tuple[str, str, str]]) -> None:
     """Order each layer by the middle of its neighbours, forwards and back again."""
     neighbours: dict[str, list[str]] = defaultdict(list)
@@ -136,11 +166,10 @@ def _straighten(layers: list[list[str]], ways: list[tuple[str, str, str]]) -> No
 
 
 def _places(layers: list[list[str]]) -> dict[str, tuple[int, int]]:
-    rows = -(-len(layers) // LAYERS_IN_A_ROW) or 1
-    in_a_row = -(-len(layers) // rows)
+    in_a_row = _in_a_row(layers)
     places: dict[str, tuple[int, int]] = {}
     top = 0
-    for first in range(0, len(layers), in_a_row or 1):
+    for first in range(0, len(layers), in_a_row):
         row = layers[first : first + in_a_row]
         height = max(len(layer) for layer in row) * (HEIGHT + GAP_Y) - GAP_Y
         for column, layer in enumerate(row):
@@ -149,6 +178,16 @@ def _places(layers: list[list[str]]) -> dict[str, tuple[int, int]]:
                 places[name] = (column * (WIDTH + GAP_X), above + position * (HEIGHT + GAP_Y))
         top += height + ROW_GAP
     return places
+
+
+def _row_tops(layers: list[list[str]], places: dict[str, tuple[int, int]]) -> dict[str, int]:
+    """Where the row of each node begins."""
+    in_a_row = _in_a_row(layers)
+    tops = {}
+    for first in range(0, len(layers), in_a_row):
+        row = [name for layer in layers[first : first + in_a_row] for name in layer if name in places]
+        tops |= dict.fromkeys(row, min(places[name][1] for name in row))
+    return tops
 
 
 def _respect(places: dict[str, tuple[int, int]], nodes: Sequence[dict[str, Any]]) -> None:
@@ -168,7 +207,9 @@ def _respect(places: dict[str, tuple[int, int]], nodes: Sequence[dict[str, Any]]
         taken.append((x, y))
 
 
-def _wires(places: dict[str, tuple[int, int]], ways: list[tuple[str, str, str]]) -> list[Wire]:
+def _wires(
+    places: dict[str, tuple[int, int]], ways: list[tuple[str, str, str]], tops: dict[str, int]
+) -> list[Wire]:
     ports: dict[str, list[str]] = defaultdict(list)
     for source, port, _ in ways:
         if port not in ports[source]:
@@ -179,16 +220,18 @@ def _wires(places: dict[str, tuple[int, int]], ways: list[tuple[str, str, str]])
         number, count = ports[source].index(port), len(ports[source])
         start_x, start_y = x + WIDTH, y + HEIGHT * (number + 1) // (count + 1)
         end_x, end_y = to_x, to_y + HEIGHT // 2
-        wires.append(Wire(source, port, target, _path(start_x, start_y, end_x, end_y, y), start_x + 5, start_y - 5))
+        path = _path(start_x, start_y, end_x, end_y, y, min(tops[target], to_y))
+        wires.append(Wire(source, port, target, path, start_x + 5, start_y - 5))
     return wires
 
 
-def _path(x1: int, y1: int, x2: int, y2: int, top: int) -> str:
-    if x2 > x1:
+def _path(x1: int, y1: int, x2: int, y2: int, top: int, row_top: int) -> str:
+    below = row_top > top + HEIGHT  # in a row further down, whose nodes are not to be crossed
+    if x2 > x1 and not (below and y2 - row_top > HEIGHT):
         bend = max(24, (x2 - x1) // 2)
         return f"M{x1},{y1} C{x1 + bend},{y1} {x2 - bend},{y2} {x2},{y2}"
     # Back to the left: through the gap between two rows, or below both nodes where they stand in one.
-    gutter = y2 - HEIGHT // 2 - ROW_GAP // 2 if y2 - HEIGHT // 2 > top + HEIGHT else max(y1, y2) + HEIGHT // 2 + 16
+    gutter = row_top - ROW_GAP // 2 if below else max(y1, y2) + HEIGHT // 2 + 16
     out, into, r = x1 + 18, x2 - 18, 10
     down1 = r if gutter > y1 else -r
     down2 = r if y2 > gutter else -r

@@ -14,13 +14,14 @@ from stellwerk.web.graph_layout import HEIGHT, WIDTH, Layout, lay_out
 WINDOW = 200  # steps of the timeline that are shown at once
 
 RUN = """
-  select r.*, w.name, v.document, stellwerk.why(r.run_id) as why,
+  select r.*, w.name, v.document, e.reason as why, e.node_id as why_node, e.evidence,
          (select c.case_id from stellwerk.backoffice_case c
            where c.tenant_id = (select stellwerk.current_tenant_id()) and c.run_id = r.run_id) as case_id
     from stellwerk.run_overview r
     join stellwerk.workflow w on w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = r.workflow
     join stellwerk.workflow_version v on v.tenant_id = w.tenant_id and v.workflow_id = w.workflow_id
         and v.version = r.version
+    left join lateral (select x.* from stellwerk.explain_run(r.run_id) x order by x.position limit 1) e on true
    where r.run_id = %s
 """
 NODES = """
@@ -143,6 +144,7 @@ class RunView:
     waits: list[Row]
     links: Row
     actions: list[str]
+    why_node: str | None
     width: int = WIDTH
     height: int = HEIGHT
 
@@ -172,6 +174,7 @@ def read_run(engine: Engine, run_id: int) -> RunView:
         waits=engine.rows(WAITS, [run_id]) if run["state"] in LIVE else [],
         links=engine.row(LINKS, {"run": run_id, "event": run["event_id"]}),  # type: ignore[arg-type]
         actions=actions_of(run),
+        why_node=names.get(run["why_node"], run["why_node"]),
     )
 
 

@@ -299,7 +299,7 @@ function oneOf(form, path, schema, choices, wishes) {
   else if (asList) inner = list(form, path, { ...lists[0], title: schema.title, literal });
   else inner = line(form, path, text, wishes, literal);
   const kind = el("select", {
-    class: "kind-of", "aria-label": t("How it is given"), value: asObject ? "object" : asList ? "array" : "string", disabled: !form.mayChange,
+    class: "kind-of", id: `${wishes.id}-given`, "aria-label": t("How it is given"), value: asObject ? "object" : asList ? "array" : "string", disabled: !form.mayChange,
     onchange: () => {
       form.write(path, kind.value === "object" ? Object.fromEntries((objects[0].required ?? []).map((name) => [name, ""])) : kind.value === "array" ? [] : undefined);
       form.again();

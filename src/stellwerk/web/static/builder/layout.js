@@ -2,6 +2,7 @@
 
 const COLUMN = 270;
 const GAP = 34;
+const ROOM = 16; // for an edge that passes
 const SWEEPS = 12;
 
 /**
@@ -15,8 +16,31 @@ export function layered(nodes, edges, origin = { x: 60, y: 60 }) {
   const height = new Map(nodes.map((node) => [node.id, node.height]));
   const forward = withoutReturns(names, edges);
   const column = columns(names, forward);
-  const rows = order(names, forward, column);
-  return place(rows, forward, height, origin);
+  const { all, passing } = withRoom(names, forward, column, height);
+  const rows = order(all, passing, column);
+  const found = place(rows, passing, height, origin);
+  return new Map(names.map((name) => [name, found.get(name)]));
+}
+
+/** In every column that an edge passes a place is kept free, so that it runs beside the nodes and not behind them. */
+function withRoom(names, edges, column, height) {
+  const all = [...names];
+  const passing = [];
+  for (const edge of edges) {
+    let from = edge.from;
+    for (let at = column.get(edge.from) + 1; at < column.get(edge.to); at += 1) {
+      const room = `${edge.from}\n${edge.to}\n${at}`;
+      if (!column.has(room)) {
+        all.push(room);
+        column.set(room, at);
+        height.set(room, ROOM);
+      }
+      passing.push({ from, to: room, lean: from === edge.from ? edge.lean : 0 });
+      from = room;
+    }
+    passing.push({ from, to: edge.to, lean: from === edge.from ? edge.lean : 0 });
+  }
+  return { all, passing };
 }
 
 /** The edges without those that lead back, which a walk in document order finds. */

@@ -55,7 +55,7 @@ export function schemaEditor(form, path, id) {
       onchange: () => { write(change(index, name, { ...property, title: title.value || undefined }), needed); form.again(); },
     });
     const code = el("input", {
-      value: name, class: "mono", "aria-label": t("Name"), disabled: !form.mayChange, spellcheck: "false",
+      value: name, class: "mono", "aria-label": t("Name"), disabled: !form.mayChange, spellcheck: "false", id: `${id}-name-${index}`,
       onchange: () => {
         const wanted = code.value.trim().replace(/\W+/g, "_");
         if (!wanted || properties.some(([each], at) => each === wanted && at !== index)) { code.value = name; return; }
@@ -65,7 +65,7 @@ export function schemaEditor(form, path, id) {
       },
     });
     const kind = el("select", {
-      value: kindOf(property), "aria-label": t("Kind"), disabled: !form.mayChange,
+      value: kindOf(property), "aria-label": t("Kind"), disabled: !form.mayChange, id: `${id}-kind-${index}`,
       onchange: () => {
         const { type, format, enum: values, ...kept } = property;
         write(change(index, name, { ...kept, ...structuredClone(KINDS[kind.value]), ...(kind.value === "choice" ? { enum: values ?? [t("first"), t("second")] } : {}) }), needed);
@@ -73,7 +73,7 @@ export function schemaEditor(form, path, id) {
       },
     }, Object.keys(KINDS).map((each) => el("option", { value: each }, t(each))));
     const must = el("input", {
-      type: "checkbox", checked: needed.has(name), disabled: !form.mayChange,
+      type: "checkbox", checked: needed.has(name), disabled: !form.mayChange, id: `${id}-needed-${index}`,
       onchange: () => {
         const required = new Set(needed);
         if (must.checked) required.add(name); else required.delete(name);
@@ -82,7 +82,7 @@ export function schemaEditor(form, path, id) {
       },
     });
     const values = kindOf(property) === "choice" ? el("input", {
-      value: property.enum.join(", "), "aria-label": t("Choices, separated by commas"), placeholder: t("Choices, separated by commas"), disabled: !form.mayChange,
+      value: property.enum.join(", "), "aria-label": t("Choices, separated by commas"), placeholder: t("Choices, separated by commas"), disabled: !form.mayChange, id: `${id}-choices-${index}`,
       onchange: () => {
         write(change(index, name, { ...property, enum: values.value.split(",").map((each) => each.trim()).filter(Boolean) }), needed);
         form.again();
