@@ -262,7 +262,7 @@ def complete_the_task(staff: Page, page: Page) -> None:
 
 def change_compare_and_roll_back(page: Page, db: Database) -> None:
     """A second version is published with its difference; both are seen on one canvas; the first comes back."""
-    page.get_by_role("link", name="Patient intake").click()
+    page.get_by_role("link", name="Open the builder").click()
     page.wait_for_selector("html[data-ready=builder]")
     form = settings(page, "reminder_call")
     write(form, "Offset", "2")
@@ -440,7 +440,7 @@ def compose(page: Page, services: HTTPServer) -> None:
 
 def go_to(page: Page, node: str) -> None:
     page.keyboard.press("g")
-    choose(page, page.get_by_label("Step"), node)
+    choose(page, page.get_by_label("Step", exact=True), node)
     page.keyboard.press("Enter")
     expect(page.locator(f"#node-{node}")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#canvas")).to_be_focused()
@@ -511,7 +511,7 @@ def work_on_the_case(page: Page, staff: Page, db: Database) -> None:
 
 
 def change_and_return(page: Page, db: Database) -> None:
-    press(page, page.get_by_role("link", name="Small intake"))
+    press(page, page.get_by_role("link", name="Open the builder"))
     page.wait_for_selector("html[data-ready=builder]")
     reach(page, page.locator("#canvas"))
     go_to(page, "user")

@@ -20,7 +20,7 @@ ALERTS = """
    order by a.alert_id desc limit %(limit)s
 """
 RULES = """
-  select r.name, r.kind, r.workflow, r.threshold, r.period::text as period, r.recipients, r.enabled,
+  select r.name, r.kind, r.workflow, r.threshold, r.period, r.recipients, r.enabled,
          exists (select from stellwerk.alert a
                   where a.tenant_id = r.tenant_id and a.rule_id = r.rule_id and a.resolved_at is null) as raised
     from stellwerk.alert_rule r

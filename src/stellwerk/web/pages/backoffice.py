@@ -55,8 +55,18 @@ MESSAGES = """
    order by m.message_id desc limit 50
 """
 PROGRESS = """
-  select t.node_id, t.type, t.state from stellwerk.step_timeline t
-   where t.run_id = %s and t.scope = 0 order by t.step_id limit 60
+  with named as (
+    select e.node ->> 'id' as node_id, e.node ->> 'name' as name
+      from stellwerk.run_overview r
+      join stellwerk.workflow w on w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = r.workflow
+      join stellwerk.workflow_version v on v.tenant_id = w.tenant_id and v.workflow_id = w.workflow_id
+          and v.version = r.version
+     cross join lateral jsonb_array_elements(v.document -> 'nodes') e (node)
+     where r.run_id = %(run)s
+  )
+  select t.node_id, t.type, t.state, n.name from stellwerk.step_timeline t
+    left join named n on n.node_id = t.node_id
+   where t.run_id = %(run)s and t.scope = 0 order by t.step_id limit 60
 """
 
 
@@ -242,7 +252,7 @@ def _page(desk: Desk, case_id: int, trouble: str | None = None, status: int = 20
             history, tasks = engine.rows(HISTORY, [case_id]), engine.rows(TASKS, [row["run_id"]])
             appointments = engine.rows(APPOINTMENTS, [case_id])
             messages = engine.rows(MESSAGES, [row["run_id"]])
-            progress = engine.rows(PROGRESS, [row["run_id"]])
+            progress = engine.rows(PROGRESS, {"run": row["run_id"]})  # type: ignore[arg-type]
             zone = engine.value(ZONE)
             people = engine.rows(PEOPLE) if desk.may("work") else []
             names = _names(engine, [row, *history, *tasks])
@@ -273,7 +283,9 @@ def _page(desk: Desk, case_id: int, trouble: str | None = None, status: int = 20
         tasks=[{**each, "outcome": outcome_of(desk, each["outcome"])} for each in tasks],
         messages=messages,
         progress=[
-            {**each, "name": label(each["node_id"])} for each in progress if not each["type"].startswith("trigger.")
+            {**each, "name": each["name"] or label(each["node_id"])}
+            for each in progress
+            if not each["type"].startswith("trigger.")
         ],
         people=people,
         groups=sorted({group for each in people for group in (each["role"], *each["groups"])}),

@@ -271,8 +271,8 @@ export class Canvas extends EventTarget {
     this.look({ x: point.x - (point.x - this.view.x) * by, y: point.y - (point.y - this.view.y) * by, scale });
   }
 
-  bounds() {
-    const cards = [...this.cards.values()];
+  bounds(ids = null) {
+    const cards = ids ? ids.map((id) => this.cards.get(id)) : [...this.cards.values()];
     if (!cards.length) return { x: 0, y: 0, width: 400, height: 300 };
     const x = Math.min(...cards.map((card) => card.x));
     const y = Math.min(...cards.map((card) => card.y));
@@ -283,9 +283,10 @@ export class Canvas extends EventTarget {
     };
   }
 
-  fit() {
+  /** All of it, or these nodes, as large as there is room. */
+  fit(ids = null) {
     const box = this.root.getBoundingClientRect();
-    const all = this.bounds();
+    const all = this.bounds(ids);
     const room = 44;
     const scale = Math.min(1, (box.width - 2 * room) / all.width, (box.height - 2 * room) / all.height);
     const kept = Math.min(LARGEST, Math.max(SMALLEST, scale));

@@ -51,7 +51,7 @@ function tell() {
   panel.replaceChildren(...[
     el("h2", {}, id ? model.titleOf(model.chosen) : data.a === data.b ? t("Choose two versions") : t("From version {a} to version {b}", { a: data.a, b: data.b })),
     id ? button(t("All changes"), () => model.select([]), { kind: "quiet small" }) : null,
-    changeList(shown),
+    changeList(shown, (id) => (model.node(id) ? model.titleOf(model.node(id)) : id)),
   ].flat(Infinity).filter(Boolean));
 }
 
@@ -61,5 +61,11 @@ addMinimap(canvas);
 model.addEventListener("selection", tell);
 canvas.show(marks);
 canvas.begin();
+// Where not all of it can be read at once the view begins with what has changed.
+const changed = model.nodes.map((node) => node.id).filter((id) => marks.has(id));
+if (changed.length && canvas.view.scale < 0.8) {
+  canvas.fit(changed);
+  canvas.zoom(0.8);
+}
 tell();
 document.documentElement.dataset.ready = "compare";

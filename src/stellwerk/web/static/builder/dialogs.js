@@ -192,7 +192,7 @@ const CHANGE = {
 };
 
 /** One line for each change of `diff_versions`; places on the canvas are only counted. */
-export function changeList(changes) {
+export function changeList(changes, titleOf = (id) => id) {
   const shown = changes.filter((change) => change.kind !== "layout");
   const moved = changes.length - shown.length;
   if (!changes.length) return el("p", { class: "muted" }, t("Nothing is different."));
@@ -202,7 +202,7 @@ export function changeList(changes) {
   return [
     shown.length ? el("table", { class: "changes" }, el("tbody", {}, shown.map((change) => el("tr", { "data-change": change.kind },
       el("td", {}, el("span", { class: "tag" }, t(CHANGE[change.kind] ?? change.kind))),
-      el("td", {}, el("b", {}, change.node_id ?? t("Workflow")), change.was ? el("span", { class: "muted" }, ` (${t("before: {name}", { name: change.was })})`) : null,
+      el("td", {}, el("b", {}, change.node_id ? titleOf(change.node_id) : t("Workflow")), change.was ? el("span", { class: "muted" }, ` (${t("before: {name}", { name: change.was })})`) : null,
         change.field ? [" ", el("code", { class: "small" }, change.field.replace(/^config\./, ""))] : null,
         el("div", { class: "before" }, told(change, change.before)), el("div", { class: "after" }, told(change, change.after))))))) : null,
     moved ? el("p", { class: "small muted" }, t("{number} places on the canvas have changed.", { number: moved })) : null,
