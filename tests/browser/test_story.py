@@ -500,7 +500,7 @@ def work_on_the_case(page: Page, staff: Page, db: Database) -> None:
     type_in(page, status, "called")
     page.keyboard.press("Tab")
     expect(page.locator(".history")).to_contain_text("called")
-    page.keyboard.press("Alt+ArrowLeft")
+    press(page, page.get_by_role("link", name="Run 1", exact=True))
     enter(staff, "petra@example.org")
     press(staff, staff.get_by_role("button", name="Take it"))
     press(staff, staff.get_by_role("button", name="Done"))

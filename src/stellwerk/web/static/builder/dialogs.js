@@ -17,8 +17,10 @@ export function openDialog(title, content, { actions = [], wide = false, back = 
     el("div", { class: "refusals-here", role: "alert" }),
     el("footer", {}, actions.map((make) => (typeof make === "function" ? make(close, dialog) : make))));
   dialog.addEventListener("close", () => {
+    // The event comes late: who has gone on meanwhile is not called back.
+    const lost = document.activeElement === document.body || dialog.contains(document.activeElement);
     dialog.remove();
-    back?.focus();
+    if (lost) back?.focus();
   });
   document.body.append(dialog);
   dialog.showModal();
