@@ -8,6 +8,7 @@ import psycopg
 from playwright.sync_api import FloatRect, Locator, Page, expect
 
 Database = psycopg.Connection[Any]
+PASSWORD = "a long password"  # of everybody in the stories
 
 
 def document_of(db: Database, slug: str) -> dict[str, Any]:

@@ -21,13 +21,15 @@ from typing import Any
 import psycopg
 import pytest
 import uvicorn
+from browser.building import PASSWORD
 from cryptography.fernet import Fernet
 from litestar import Litestar
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from pytest_httpserver import HTTPServer
 from worker.fixtures import WorkerThread, start_worker
 
 from stellwerk.settings import Settings
-from stellwerk.web import access
+from stellwerk.web import access, passwords
 from stellwerk.web.app import make_app
 from stellwerk.web.server import Server, listen
 
@@ -183,7 +185,26 @@ def worker_process(dsn: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     with (tmp_path / "worker.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "stellwerk", "worker"], env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stellwerk", "worker"], env=environment, stdout=log, stderr=log
+        )
     yield process
     process.terminate()
     process.wait(30)
+
+
+@pytest.fixture
+def people(db: psycopg.Connection[Any]) -> None:
+    """Grace designs and looks after runs; Petra is at the front desk."""
+    hashed = passwords.hash_password(PASSWORD)
+    for email, role, name in (("grace@example.org", "admin", "Grace"), ("petra@example.org", "staff", "Petra")):
+        db.execute("select stellwerk.add_user(%s, %s, %s, groups => '{empfang}')", [email, role, name])
+        db.execute("select stellwerk.set_password(%s, %s)", [email, hashed])
+
+
+@pytest.fixture
+def services(httpserver: HTTPServer) -> HTTPServer:
+    """The voice agent answers; the signature service is out of order."""
+    httpserver.expect_request("/call").respond_with_json({"call_id": "c-1"})
+    httpserver.expect_request("/sign").respond_with_data("no such template", status=422)
+    return httpserver

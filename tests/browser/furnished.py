@@ -97,7 +97,9 @@ class House:
                 if step["type"] == "http.request" and self.random.random() < 0.4:
                     self.worker.end(step, error=UNREACHABLE)
                 else:
-                    self.worker.end(step, output={"call_id": f"c-{step['step_id']}", "envelope_id": f"e-{step['step_id']}"})
+                    self.worker.end(
+                        step, output={"call_id": f"c-{step['step_id']}", "envelope_id": f"e-{step['step_id']}"}
+                    )
             if not taken and not any(moved.get(key) for key in ("events", "runs_started", "runs_advanced", "steps")):
                 return
 
@@ -118,7 +120,9 @@ class House:
         self.settle()
         if self.callers % 4 == 3:
             return
-        until = self.random.choice([datetime.timedelta(hours=2), datetime.timedelta(hours=20), datetime.timedelta(days=3)])
+        until = self.random.choice(
+            [datetime.timedelta(hours=2), datetime.timedelta(hours=20), datetime.timedelta(days=3)]
+        )
         (number, at), *_ = self.db.execute(
             "insert into praxis.appointment (patient_email, starts_at, status)"
             " values (%s, date_trunc('hour', stellwerk.clock()) + %s, 'bestätigt')"

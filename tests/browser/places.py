@@ -105,6 +105,8 @@ def unplaced(app: Litestar) -> set[str]:
         route.path
         for route in app.routes
         for handler in getattr(route, "route_handlers", [])
-        if isinstance(handler, HTTPRouteHandler) and "GET" in handler.http_methods and not route.path.startswith("/api/")
+        if isinstance(handler, HTTPRouteHandler)
+        and "GET" in handler.http_methods
+        and not route.path.startswith("/api/")
     }
     return routes.symmetric_difference({place.route for place in PLACES} | OTHERS)

@@ -14,6 +14,7 @@ from stellwerk.engine import Engine
 
 pytestmark = pytest.mark.one_server
 
+
 def store(db: Database, document: dict[str, Any], *, publish: bool = True) -> None:
     compiled = compile_workflow(document)
     engine = Engine(db)

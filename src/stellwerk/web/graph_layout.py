@@ -207,9 +207,7 @@ def _respect(places: dict[str, tuple[int, int]], nodes: Sequence[dict[str, Any]]
         taken.append((x, y))
 
 
-def _wires(
-    places: dict[str, tuple[int, int]], ways: list[tuple[str, str, str]], tops: dict[str, int]
-) -> list[Wire]:
+def _wires(places: dict[str, tuple[int, int]], ways: list[tuple[str, str, str]], tops: dict[str, int]) -> list[Wire]:
     ports: dict[str, list[str]] = defaultdict(list)
     for source, port, _ in ways:
         if port not in ports[source]:
