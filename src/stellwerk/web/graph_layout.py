@@ -183,7 +183,7 @@ def _places(layers: list[list[str]]) -> dict[str, tuple[int, int]]:
 def _row_tops(layers: list[list[str]], places: dict[str, tuple[int, int]]) -> dict[str, int]:
     """Where the row of each node begins."""
     in_a_row = _in_a_row(layers)
-    tops = {}
+    tops: dict[str, int] = {}
     for first in range(0, len(layers), in_a_row):
         row = [name for layer in layers[first : first + in_a_row] for name in layer if name in places]
         tops |= dict.fromkeys(row, min(places[name][1] for name in row))
