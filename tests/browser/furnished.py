@@ -26,7 +26,7 @@ PEOPLE = (
     *("Carla Rossi", "Jan Nowak", "Ada Lindqvist", "Peter Schulze-Wagenknecht", "Sophie Marchand", "Ole Hansen"),
 )
 USERS = (
-    ("admin@example.org", "admin", "Ada Byron", ["leitung"]),
+    ("admin@example.org", "admin", "Ada Byron", ["leitung", "empfang"]),
     ("petra@example.org", "staff", "Petra Sommer", ["empfang"]),
     ("dario@example.org", "designer", "Dario Conti", []),
     ("olga@example.org", "operator", "Olga Petrowa", []),
@@ -196,9 +196,9 @@ def people_at_work(house: House, intake: dict[str, Any]) -> None:
     db, engine = house.db, house.engine
     house.as_user("petra@example.org")
     tasks = [task for (task,) in db.execute("select id from stellwerk.task_overview where state = 'open' and title like 'Unterlagen%' order by id").fetchall()]  # fmt: skip
-    for task in tasks[:2]:
+    for task in tasks[:1]:
         engine.complete_task(task, {"bemerkung": "Bringt die Überweisung am Montag mit."}, "nachreichen")
-    for task in tasks[2:3]:
+    for task in tasks[1:2]:
         engine.claim_task(task)
         engine.comment_task(task, "Ich habe auf die Mailbox gesprochen und rufe morgen früh noch einmal an.")
     cases = [case for (case,) in db.execute("select case_id from stellwerk.backoffice_case where status = 'neu' order by case_id").fetchall()]  # fmt: skip
@@ -208,6 +208,7 @@ def people_at_work(house: House, intake: dict[str, Any]) -> None:
         engine.add_case_note(case, "Kommt in Begleitung ihrer Tochter.")
         engine.assign_case(case, "petra@example.org")
     house.as_user("admin@example.org")
+    engine.claim_task(tasks[2])
     changed = json.loads(json.dumps(intake))
     for node in changed["nodes"]:
         if node["id"] == "signed":
