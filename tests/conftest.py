@@ -44,7 +44,9 @@ EITHER_SERVER = {Path(__file__).parent / "web"}
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="Run the long tests at their full length.")
     parser.addoption(
-        "--browser-required", action="store_true", help="Fail where there is no Chromium, instead of skipping its tests."
+        "--browser-required",
+        action="store_true",
+        help="Fail where there is no Chromium, instead of skipping its tests.",
     )
     parser.addoption(
         "--sql-coverage",
