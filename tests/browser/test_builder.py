@@ -154,7 +154,7 @@ def test_live_values_simulation_and_a_real_run(page: Page, db: Database) -> None
     page.get_by_label("Condition").fill("trigger.payload.total > 30")
     expect(page.locator('[data-live="config.condition"]')).to_contain_text("true")
     page.get_by_role("button", name="Simulate").click()
-    page.locator("#field-total").fill("500")
+    page.locator("#field-payload-total").fill("500")
     page.locator("dialog").get_by_role("button", name="Simulate").click()
     # The way that was taken, and what the call would have asked for; nothing of it is kept.
     expect(page.locator("#node-ask")).to_have_attribute("data-state", "completed")
@@ -165,7 +165,7 @@ def test_live_values_simulation_and_a_real_run(page: Page, db: Database) -> None
     assert db.execute("select count(*) from stellwerk.workflow").fetchone() == (1,)
     page.locator("#simulation").get_by_role("button", name="Close").click()
     page.get_by_role("button", name="Run …").click()
-    expect(page.locator("#field-total")).to_have_value("500")
+    expect(page.locator("#field-payload-total")).to_have_value("500")
     with page.expect_request("**/runs/*") as asked:
         page.get_by_role("button", name="Start the run").click()
     started = int(asked.value.url.rsplit("/", 1)[1])
