@@ -116,6 +116,14 @@ def test_nodes_say_where_the_time_goes(history: Connection) -> None:
         history.execute("select * from stellwerk.node_figures('nothing')")
 
 
+def test_a_wait_that_is_over_counts_as_waiting(history: Connection) -> None:
+    history.execute(
+        "update stellwerk.step set queued_at = ended_at - interval '2 hours' where node_id = 'rest' and state = 'completed'"
+    )
+    keep(history)
+    assert figures(history)["wait_seconds"] == pytest.approx(4 * 7200, rel=0.05)
+
+
 def test_what_stands_now_is_counted_now(history: Connection) -> None:
     row = history.execute(
         "select running, waiting, failed_24h, tasks_overdue, queued, capped from stellwerk.live_figures()"
