@@ -87,6 +87,7 @@ VARS = """
    where v.tenant_id = (select stellwerk.current_tenant_id()) and v.run_id = %s and v.scope_id in (0, %s)
    order by v.name limit 50
 """
+THERE = "select r.run_id from stellwerk.run_overview r where r.run_id = %s"
 VERSIONS = """
   select v.version from stellwerk.workflow_version v
     join stellwerk.workflow w on w.tenant_id = v.tenant_id and w.workflow_id = v.workflow_id
@@ -195,7 +196,9 @@ DOCUMENT = """
 @routes.get("/runs/{run_id:int}/nodes/{node:str}")
 def show_node(desk: Desk, run_id: int, node: str) -> Any:
     """The newest visit of a node, or that there is none."""
-    visits = desk.rows(VISITS, [run_id, node])
+    with desk.engine() as engine:
+        _run(engine.rows(THERE, [run_id]), run_id)
+        visits = engine.rows(VISITS, [run_id, node])
     if not visits:
         return desk.page("runs/_unreached.html", node=node, run_id=run_id)
     return _step_page(desk, run_id, visits[0]["step_id"])
@@ -276,6 +279,7 @@ def show_action(desk: Desk, run_id: int, action: str, node: str = "", step: int 
 @routes.get("/runs/{run_id:int}/plan", needs="operate")
 def show_plan(desk: Desk, run_id: int, from_node: str = "") -> Any:
     """What a retry would walk through, and what it would do a second time."""
+    _run(desk.rows(THERE, [run_id]), run_id)
     plan: list[Row] = []
     refusal = None
     try:
@@ -348,6 +352,7 @@ def skip(desk: Desk, state: State, run_id: int, data: Form) -> Any:
 def send_signal(desk: Desk, state: State, run_id: int, data: Form) -> Any:
     """Tell the run what it waits for."""
     with desk.engine() as engine:
+        _run(engine.rows(THERE, [run_id]), run_id)
         woken = engine.signal(
             data.get("event", ""), data.get("correlation", ""), _json(data.get("payload", ""), "the payload")
         )
