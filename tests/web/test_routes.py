@@ -6,7 +6,6 @@ What is expected stands in web/routing.py. A route that is not there fails the t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -22,42 +21,16 @@ from web.tenants import (
     Tenant,
     everything_of,
     other_tenant,
-    own_tenant,
 )
 
-from stellwerk.settings import Settings
 from stellwerk.web import access
-from stellwerk.web.app import make_app
 
 pytestmark = pytest.mark.one_server
 
 
 @pytest.fixture
-def serving(dsn: str, settings: Settings) -> Iterator[Serving]:
-    served = Serving(make_app(dsn, settings))
-    yield served
-    served.stop()
-
-
-@pytest.fixture
-def client(serving: Serving) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=serving.url, timeout=20) as client:
-        yield client
-
-
-@pytest.fixture
 def routes(serving: Serving) -> list[Route]:
     return list(routes_of(serving.app))
-
-
-@pytest.fixture
-def own(db: psycopg.Connection[Any]) -> Tenant:
-    return own_tenant(db)
-
-
-@pytest.fixture
-def people(db: psycopg.Connection[Any]) -> People:
-    return People(db)
 
 
 def is_refused(answer: Any) -> bool:
@@ -75,19 +48,19 @@ def test_every_route_stands_in_the_table(routes: list[Route], own: Tenant) -> No
 
 
 def test_every_route_lets_in_whom_it_should(
-    routes: list[Route], client: httpx2.Client, own: Tenant, people: People
+    routes: list[Route], outside: httpx2.Client, own: Tenant, people: People
 ) -> None:
     wrong = []
     for route in routes:
-        seen = {"nobody": not is_refused(route.call(client, own.things))}
+        seen = {"nobody": not is_refused(route.call(outside, own.things))}
         expected = {"nobody": route.needs == "public"}
         for role, rights in RIGHTS.items():
-            answer = route.call(client, own.things, people.session(role, own))
+            answer = route.call(outside, own.things, people.session(role, own))
             assert answer.status_code < 500, (route.name, role, said(answer))
             seen[role] = not is_refused(answer)
             expected[role] = route.needs in ("public", "anybody") or route.needs in rights
         without = people.token("admin", own, RIGHTS["admin"] - {route.needs})
-        seen["token"] = not is_refused(route.call(client, own.things, without))
+        seen["token"] = not is_refused(route.call(outside, own.things, without))
         expected["token"] = route.needs in ("public", "anybody")
         if seen != expected:
             wrong.append((route.name, {who: let_in for who, let_in in seen.items() if let_in != expected[who]}))
@@ -95,7 +68,7 @@ def test_every_route_lets_in_whom_it_should(
 
 
 def test_nothing_of_another_tenant_is_shown_or_touched(
-    routes: list[Route], client: httpx2.Client, db: psycopg.Connection[Any], own: Tenant, people: People
+    routes: list[Route], outside: httpx2.Client, db: psycopg.Connection[Any], own: Tenant, people: People
 ) -> None:
     other = other_tenant(db)
     before = everything_of(db, other)
@@ -103,7 +76,7 @@ def test_nothing_of_another_tenant_is_shown_or_touched(
     for route in routes:
         if route.needs == "public":
             continue
-        answer = route.call(client, other.things, people.session("admin", own))
+        answer = route.call(outside, other.things, people.session("admin", own))
         if route.places and answer.status_code != FOREIGN.get(route.name, 404):
             wrong.append((route.name, answer.status_code, said(answer)[:300]))
         # What was asked for may be named in the answer, and nothing else.
@@ -117,7 +90,7 @@ def test_nothing_of_another_tenant_is_shown_or_touched(
 
 
 def test_a_session_alone_changes_nothing(
-    routes: list[Route], client: httpx2.Client, own: Tenant, people: People
+    routes: list[Route], outside: httpx2.Client, own: Tenant, people: People
 ) -> None:
     """Without the token of the page, which another site cannot read, with a wrong one, or with one of another session."""
     headers, others = people.session("admin", own), people.session("admin", own)
@@ -126,5 +99,5 @@ def test_a_session_alone_changes_nothing(
             continue
         for token in (None, "", "0" * 64, others[access.CSRF_HEADER]):
             sent = {"cookie": headers["cookie"], **({access.CSRF_HEADER: token} if token is not None else {})}
-            answer = route.call(client, own.things, sent)
+            answer = route.call(outside, own.things, sent)
             assert (answer.status_code, "too old" in said(answer)) == (403, True), (route.name, token)

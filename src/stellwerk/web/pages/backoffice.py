@@ -41,6 +41,10 @@ APPOINTMENTS = """
    where a.tenant_id = (select stellwerk.current_tenant_id()) and a.case_id = %s
    order by a.starts_at limit 100
 """
+APPOINTMENT = """
+  select a.appointment_id from stellwerk.case_appointment a
+   where a.tenant_id = (select stellwerk.current_tenant_id()) and a.case_id = %s and a.appointment_id = %s
+"""
 TASKS = """
   select k.task_id, k.title, k.state, k.assignee, k.role, k.claimed_by, k.completed_by, k.outcome, k.due_at, k.ended_at,
          coalesce(k.due_at < clock_timestamp(), false) as overdue
@@ -175,14 +179,14 @@ def move_appointment(desk: Desk, case_id: int, appointment_id: int, body: bytes)
         posted.text("location") or None,
         int(posted.text("version", "0") or 0),
     ]
-    return _do(desk, case_id, "select stellwerk.move_case_appointment(%s, %s, %s, %s, %s)", values)
+    return _do(desk, case_id, "select stellwerk.move_case_appointment(%s, %s, %s, %s, %s)", values, appointment_id)
 
 
 @routes.post("/backoffice/{case_id:int}/appointments/{appointment_id:int}/cancellation", needs="work", status_code=200)
 def cancel_appointment(desk: Desk, case_id: int, appointment_id: int, body: bytes) -> Any:
     """An appointment that will not be; the history keeps it."""
     values = [appointment_id, Posted(body).text("reason") or None]
-    return _do(desk, case_id, "select stellwerk.cancel_case_appointment(%s, %s)", values)
+    return _do(desk, case_id, "select stellwerk.cancel_case_appointment(%s, %s)", values, appointment_id)
 
 
 def _filters(desk: Desk, words: str, status: str, workflow: str, assignee: str) -> list[Any]:
@@ -284,9 +288,11 @@ def _page(desk: Desk, case_id: int, trouble: str | None = None, status: int = 20
     )
 
 
-def _do(desk: Desk, case_id: int, statement: str, values: list[Any]) -> Any:
+def _do(desk: Desk, case_id: int, statement: str, values: list[Any], appointment_id: int | None = None) -> Any:
     try:
         with desk.engine() as engine:
+            if appointment_id is not None and not engine.rows(APPOINTMENT, [case_id, appointment_id]):
+                raise UnknownThing(f"case {case_id} has no appointment {appointment_id}")
             engine.value(statement, values)
     except StellwerkError as error:
         return _trouble(desk, case_id, error, False)
@@ -322,7 +328,9 @@ def _words(desk: Desk, engine: Engine, error: StellwerkError, case_id: int) -> s
     if isinstance(error, UnknownThing):
         if "user" in error.message:
             return desk.t("There is nobody of this name. Choose somebody from the list.")
-        return desk.t("There is no such case.") if "case" in error.message else desk.t("There is no such appointment.")
+        if "appointment" in error.message:
+            return desk.t("There is no such appointment.")
+        return desk.t("There is no such case.")
     if isinstance(error, InvalidPayload):
         if "no status" in error.message:
             return desk.t("There is no such status here.")

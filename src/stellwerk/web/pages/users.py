@@ -88,8 +88,6 @@ def change_user(desk: Desk, user_id: int, body: bytes) -> Any:
                 (posted.text("mails") == "true") if "name" in posted else None,
             ],
         )
-        if active is False:
-            engine.value("select stellwerk.end_sessions(%s)", [email])
     return _row(desk, user_id)
 
 
