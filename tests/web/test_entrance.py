@@ -137,15 +137,17 @@ def test_logging_in_is_slowed_down_for_an_account_and_for_an_address(
 ) -> None:
     db.execute("select stellwerk.add_user(%s, 'staff')", [EVE])
     db.execute("select stellwerk.set_password(%s, %s)", [EVE, passwords.hash_password(PASSWORD)])
-    seen = [enter(outside, "wrong", address=f"192.0.2.{number}").status_code for number in range(10)]
-    assert (seen[:4], 429 in seen[4:6]) == ([403] * 4, True), "whatever the address"
+    seen = [enter(outside, "wrong", address=f"192.0.2.{number}").status_code for number in range(6)]
+    assert (seen[:4], 429 in seen[4:]) == ([403] * 4, True), "whatever the address"
     db.execute("update stellwerk.login_failure set failures = failures + 3, last_at = clock_timestamp()")
     told = enter(outside, address="192.0.2.99")
     assert (told.status_code, int(told.headers["retry-after"]) > 5) == (429, True)
     assert enter(outside, email=EVE, address="192.0.2.1").status_code == 303, "somebody else is not kept out"
     db.execute("delete from stellwerk.login_failure")
-    seen = [enter(outside, "x", email=f"nobody{n}@example.org", address="198.51.100.7").status_code for n in range(33)]
-    assert (set(seen[:30]), 429 in seen[30:]) == ({403}, True), "whatever the account"
+    for number in range(28):
+        db.execute("select stellwerk.find_login('default', %s, '198.51.100.7')", [f"nobody{number}@example.org"])
+    seen = [enter(outside, "x", email=f"n{n}@example.org", address="198.51.100.7").status_code for n in range(5)]
+    assert (seen[:2], 429 in seen[2:]) == ([403, 403], True), "whatever the account"
     db.execute("update stellwerk.login_failure set failures = failures + 3, last_at = clock_timestamp()")
     assert enter(outside, email=EVE, address="198.51.100.7").status_code == 429
     assert enter(outside, email=EVE, address="203.0.113.5").status_code == 303
@@ -153,9 +155,9 @@ def test_logging_in_is_slowed_down_for_an_account_and_for_an_address(
 
 def test_many_attempts_at_once_are_no_way_around_the_waiting(outside: httpx2.Client, db: Database, ada: str) -> None:
     with ThreadPoolExecutor(12) as pool:
-        seen = list(pool.map(lambda number: enter(outside, f"guess {number}").status_code, range(24)))
+        seen = list(pool.map(lambda number: enter(outside, f"guess {number}").status_code, range(16)))
     assert seen.count(403) <= 8, "four, and one more for each second or two that it took"
-    assert seen.count(429) >= 16
+    assert seen.count(429) >= 8
 
 
 def test_whoever_types_the_right_password_is_not_counted(outside: httpx2.Client, db: Database, ada: str) -> None:
@@ -246,7 +248,9 @@ def test_no_password_and_no_secret_is_in_a_log_or_on_a_page(
     assert outside.get("/welcome/" + invitation).status_code == 500
     assert outside.post("/login", data={"email": ADA, "password": PASSWORD}, headers={"origin": "x"}).status_code >= 400
     logged = "\n".join(
-        record.getMessage() + str(record.exc_info or "") + str(record.args or "") for record in caplog.records
+        record.getMessage() + str(record.exc_info or "") + str(record.args or "")
+        for record in caplog.records
+        if not record.name.startswith("http")
     )
     assert "broken on purpose" in logged
     for canary in canaries:
