@@ -24,7 +24,7 @@ from stellwerk.web import cursors, routes, schema_forms
 from stellwerk.web.desk import Desk
 from stellwerk.web.pages.case_words import described, history_lines, outcome_of, shown_status
 from stellwerk.web.pages.tasks import NAMES, PEOPLE, ZONE
-from stellwerk.web.posted import Posted
+from stellwerk.web.posted import Posted, number
 from stellwerk.web.values import label, shape
 
 MOST_AT_ONCE = 500
@@ -133,7 +133,7 @@ def change_case(desk: Desk, case_id: int, body: bytes) -> Any:
     changes |= {"payload": {name[8:]: text or None for name, text in posted.pairs if name.startswith("payload.")}}
     if not changes["payload"]:
         del changes["payload"]
-    version = int(posted.text("version")) if posted.text("version").isdigit() else None
+    version = number(posted.text("version")) if posted.text("version") else None
     in_list = posted.text("from") == "list"
     try:
         with desk.engine() as engine:
@@ -177,7 +177,7 @@ def move_appointment(desk: Desk, case_id: int, appointment_id: int, body: bytes)
         starts_at,
         ends_at,
         posted.text("location") or None,
-        int(posted.text("version", "0") or 0),
+        number(posted.text("version") or "0"),
     ]
     return _do(desk, case_id, "select stellwerk.move_case_appointment(%s, %s, %s, %s, %s)", values, appointment_id)
 

@@ -16,6 +16,7 @@ from stellwerk.engine import Row
 from stellwerk.errors import InvalidPayload, StellwerkError, UnknownThing, UsageError
 from stellwerk.web import cursors, routes
 from stellwerk.web.desk import Desk
+from stellwerk.web.posted import number
 from stellwerk.web.run_view import node_names, read_run, read_steps, step_view, time_shown
 
 STATES = ("pending", "running", "waiting", "paused", "completed", "failed", "cancelled")
@@ -319,7 +320,7 @@ def retry(desk: Desk, state: State, run_id: int, data: Form) -> Any:
     """Send it on again."""
     version = data.get("version") or None
     with desk.engine() as engine:
-        engine.retry_run(run_id, data.get("from_node") or None, _number(version) if version else None)
+        engine.retry_run(run_id, data.get("from_node") or None, number(version) if version else None)
     return _acted(desk, state, run_id, desk.t("The run goes on."))
 
 
@@ -341,7 +342,7 @@ def skip(desk: Desk, state: State, run_id: int, data: Form) -> Any:
     with desk.engine() as engine:
         engine.skip_step(
             run_id,
-            _number(data.get("step", "")),
+            number(data.get("step", "")),
             _json(data.get("output", ""), "the output"),
             data.get("port") or "next",
         )
@@ -373,12 +374,6 @@ def _json(text: str, what: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise InvalidPayload(f"{what} is no JSON: {error}") from None
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise UsageError(f"{text[:50]!r} is no number")
-    return int(text)
 
 
 def _run(rows: list[Row], run_id: int) -> Row:
