@@ -48,7 +48,6 @@ return (
    where f.failures >= a.allowed and f.last_at > stellwerk.clock() - interval '15 minutes');
 comment on function stellwerk.login_wait(bigint, text, text) is 'How many seconds a login has to wait: after 4 failures for a user, or 30 from an address, it doubles with each, up to a quarter of an hour.';
 
-drop function if exists stellwerk.note_login_failure(text, text, text);
 create or replace function stellwerk.note_login_failure(p_tenant_id bigint, p_email text, p_address text)
 returns void language plpgsql set search_path = '' as $$
 begin

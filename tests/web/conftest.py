@@ -108,9 +108,10 @@ def log_in(client: TestClient[Any], db: psycopg.Connection[Any]) -> Callable[...
 
 
 @pytest.fixture
-def serving(dsn: str, settings: Settings) -> Iterator[Serving]:
+def serving(application: Litestar, dsn: str, settings: Settings) -> Iterator[Serving]:
     """The application as it is served, for those who come over HTTP."""
-    served = Serving(make_app(dsn, settings))
+    use_database(application, dsn, settings)
+    served = Serving(application)
     yield served
     served.stop()
 

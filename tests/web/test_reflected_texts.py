@@ -69,7 +69,7 @@ def test_what_a_form_holds_comes_back_as_text(
             continue
         known = {name: own.things.get(value[1:-1], value) for name, value in FORMS[route.name].items()}
         for name in known:
-            for text in (SHORT, "²", "9" * 18):
+            for text in (SHORT, "9" * 18):
                 headers = {**people.session("admin", own), "accept": "text/html", "hx-request": "true"}
                 check(outside.post(route.path.format(**own.things), data={**known, name: text}, headers=headers))
 

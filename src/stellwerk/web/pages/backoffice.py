@@ -138,7 +138,7 @@ def change_case(desk: Desk, case_id: int, body: bytes) -> Any:
     try:
         with desk.engine() as engine:
             engine.value(
-                "select stellwerk.update_case(%s, %s::jsonb, %s, %s)",
+                "select stellwerk.update_case(%s, %s::jsonb, %s::integer, %s)",
                 [case_id, dumps(changes), version, posted.text("remark") or None],
             )
     except StellwerkError as error:
@@ -179,7 +179,9 @@ def move_appointment(desk: Desk, case_id: int, appointment_id: int, body: bytes)
         posted.text("location") or None,
         number(posted.text("version") or "0"),
     ]
-    return _do(desk, case_id, "select stellwerk.move_case_appointment(%s, %s, %s, %s, %s)", values, appointment_id)
+    return _do(
+        desk, case_id, "select stellwerk.move_case_appointment(%s, %s, %s, %s, %s::integer)", values, appointment_id
+    )
 
 
 @routes.post("/backoffice/{case_id:int}/appointments/{appointment_id:int}/cancellation", needs="work", status_code=200)
