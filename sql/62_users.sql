@@ -143,9 +143,11 @@ returns void language plpgsql security definer  -- callers have no right to writ
 set search_path = '' as $$
 declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
+  v_before    stellwerk.app_user;
 begin
   perform stellwerk.require_admin(v_tenant_id);
   perform stellwerk.check_user(email, role);
+  select * into v_before from stellwerk.app_user u where u.tenant_id = v_tenant_id and u.email = lower(change_user.email) for update;
   if exists (select from stellwerk.app_user u where u.tenant_id = v_tenant_id and u.login = nullif(change_user.login, '') and u.email <> lower(change_user.email)) then
     raise exception 'the login % belongs to another user', login using errcode = 'SW003', hint = 'Take it away from that one first: login => ''''.';
   end if;
@@ -157,9 +159,13 @@ begin
   if not found then
     raise exception 'there is no user %', email using errcode = 'SW007', hint = 'stellwerk user list shows them; stellwerk.add_user adds one.';
   end if;
+  -- Nobody goes on with what they were let in for as somebody else, nor comes back with it.
+  if change_user.role <> v_before.role or not change_user.active then
+    delete from stellwerk.user_session s where s.tenant_id = v_tenant_id and s.user_id = v_before.user_id;
+  end if;
 end
 $$;
-comment on function stellwerk.change_user(text, text, text, text, text[], boolean, boolean) is 'Changes what is given and leaves the rest; an empty name or login is taken away. Errors: SW002, SW003, SW004, SW007.';
+comment on function stellwerk.change_user(text, text, text, text, text[], boolean, boolean) is 'Changes what is given and leaves the rest; an empty name or login is taken away. Another role, and the end of the account, end the user''s sessions. Errors: SW002, SW003, SW004, SW007.';
 
 create or replace function stellwerk.set_absence(
   email text, absent_until timestamptz default null, delegate text default null, absent_from timestamptz default now())

@@ -11,25 +11,32 @@ return case p_role
   else '{}'::text[] end;
 comment on function stellwerk.role_rights(text) is 'What a role may do: read; work on cases and tasks; design workflows; start runs; operate (steer) runs; manage users and settings.';
 
--- Unknown tenants and users get a row like everybody else, so that the page does the same work for them.
+-- Unknown tenants and users get a row like everybody else, so that the page does the same work for them. The attempt counts
+-- as failed before the password is looked at, one after the other for a user: many at once are no way around the waiting.
 create or replace function stellwerk.find_login(tenant text, email text, address text)
 returns table (tenant_id bigint, user_id bigint, hash text, wait_seconds integer)
-language plpgsql stable security definer  -- the web role may not read passwords
+language plpgsql security definer  -- the web role may not read passwords
 set search_path = '' as $$
 declare
   v_tenant_id bigint := coalesce((select t.tenant_id from stellwerk.tenant t where t.slug = find_login.tenant), 0);
+  v_wait      integer;
 begin
   if not stellwerk.may_act_for(v_tenant_id) then
     v_tenant_id := 0;
   end if;
+  perform pg_advisory_xact_lock(hashtextextended('stellwerk.login:' || lower(find_login.email), v_tenant_id));
+  v_wait := stellwerk.login_wait(v_tenant_id, find_login.email, find_login.address);
+  if v_wait = 0 then
+    perform stellwerk.note_login_failure(v_tenant_id, find_login.email, find_login.address);
+  end if;
   return query
-  select v_tenant_id, u.user_id, p.hash, stellwerk.login_wait(v_tenant_id, find_login.email, find_login.address)
+  select v_tenant_id, u.user_id, p.hash, v_wait
     from (select 1) one
     left join stellwerk.app_user u on u.tenant_id = v_tenant_id and u.email = lower(find_login.email) and u.active
     left join stellwerk.user_password p on p.tenant_id = u.tenant_id and p.user_id = u.user_id;
 end
 $$;
-comment on function stellwerk.find_login(text, text, text) is 'The password''s hash of an active user, or nulls, and how many seconds the login has to wait because of failures before.';
+comment on function stellwerk.find_login(text, text, text) is 'The password''s hash of an active user, or nulls, and how many seconds the login has to wait because of failures before. Where it need not wait the attempt counts as a failure until open_session takes that back.';
 
 create or replace function stellwerk.login_wait(p_tenant_id bigint, p_email text, p_address text)
 returns integer language sql stable set search_path = ''
@@ -41,21 +48,18 @@ return (
    where f.failures >= a.allowed and f.last_at > stellwerk.clock() - interval '15 minutes');
 comment on function stellwerk.login_wait(bigint, text, text) is 'How many seconds a login has to wait: after 4 failures for a user, or 30 from an address, it doubles with each, up to a quarter of an hour.';
 
-create or replace function stellwerk.note_login_failure(tenant text, email text, address text)
-returns void language plpgsql security definer  -- the web role may not write the table
-set search_path = '' as $$
-declare
-  v_tenant_id bigint := coalesce((select t.tenant_id from stellwerk.tenant t where t.slug = note_login_failure.tenant), 0);
+create or replace function stellwerk.note_login_failure(p_tenant_id bigint, p_email text, p_address text)
+returns void language plpgsql set search_path = '' as $$
 begin
   delete from stellwerk.login_failure f where f.last_at < stellwerk.clock() - interval '1 day';
   insert into stellwerk.login_failure as f (tenant_id, subject, failures, last_at)
-  values (v_tenant_id, left('user:' || lower(note_login_failure.email), 400), 1, stellwerk.clock()),
-         (0, left('address:' || note_login_failure.address, 400), 1, stellwerk.clock())
+  values (p_tenant_id, left('user:' || lower(p_email), 400), 1, stellwerk.clock()),
+         (0, left('address:' || p_address, 400), 1, stellwerk.clock())
   on conflict on constraint login_failure_pkey do update
      set failures = case when f.last_at > stellwerk.clock() - interval '15 minutes' then f.failures + 1 else 1 end, last_at = stellwerk.clock();
 end
 $$;
-comment on function stellwerk.note_login_failure(text, text, text) is 'Counts a login that failed, for the user and for the address.';
+comment on function stellwerk.note_login_failure(bigint, text, text) is 'Counts a login that failed, for the user and for the address.';
 
 create or replace function stellwerk.open_session(tenant_id bigint, user_id bigint, digest bytea, address text default null, agent text default null)
 returns bigint language plpgsql security definer  -- the web role may not write sessions
@@ -69,6 +73,8 @@ begin
     raise exception 'there is no such user' using errcode = 'SW007', hint = 'stellwerk user list shows them.';
   end if;
   delete from stellwerk.login_failure f where f.tenant_id = v_user.tenant_id and f.subject = 'user:' || v_user.email;
+  update stellwerk.login_failure f set failures = f.failures - 1
+   where f.tenant_id = 0 and f.subject = left('address:' || open_session.address, 400) and f.failures > 0;
   delete from stellwerk.user_session s where s.expires_at < stellwerk.clock();
   insert into stellwerk.user_session (tenant_id, user_id, digest, address, agent, expires_at)
   values (v_user.tenant_id, v_user.user_id, open_session.digest, open_session.address, left(open_session.agent, 300), stellwerk.clock() + interval '30 days')

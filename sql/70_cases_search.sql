@@ -116,10 +116,11 @@ begin
                  from unnest(array['case_id', 'run_id', 'workflow', 'status', 'assignee', 'note', 'summary', 'created_at', 'updated_at'] || v_fields)
                       with ordinality h (name, place));
   return query execute
-    'select concat_ws('','', c.case_id, c.run_id, stellwerk.csv_cell(c.workflow), stellwerk.csv_cell(c.status), stellwerk.csv_cell(c.assignee),
+    -- An array, for a function takes no more than 100 arguments, and there may be more fields.
+    'select array_to_string(array[c.case_id::text, c.run_id::text, stellwerk.csv_cell(c.workflow), stellwerk.csv_cell(c.status), stellwerk.csv_cell(c.assignee),
                       stellwerk.csv_cell(c.note), stellwerk.csv_cell(c.summary), to_char(c.created_at at time zone ''UTC'', $6), to_char(c.updated_at at time zone ''UTC'', $6)'
        || coalesce((select string_agg(format(', stellwerk.csv_cell(c.payload ->> %L)', f.name), '' order by f.place)
-                      from unnest(v_fields) with ordinality f (name, place)), '') || ')
+                      from unnest(v_fields) with ordinality f (name, place)), '') || '], '','', '''')
        from stellwerk.backoffice_case c where' || stellwerk.case_filter(v_query is not null, statuses is not null, cardinality(statuses) = 1, workflow is not null, assignee is not null) || ' order by c.case_id'
     using v_tenant_id, v_query, statuses, workflow, v_assignee, 'YYYY-MM-DD"T"HH24:MI:SS"Z"';
 end

@@ -52,7 +52,7 @@ declare
     'begin_case_export', 'end_case_export', 'begin_message', 'end_message', 'take_duty', 'fall_asleep', 'awaken', 'queue_holds', 'next_job_seconds', 'prune_queue_log'];
   -- What the web application calls for requests from outside, having looked at their signatures.
   v_web_verbs text[] := array['find_webhook_source', 'take_delivery', 'take_submission',
-    'find_login', 'note_login_failure', 'open_session', 'close_session', 'enter_session', 'enter_token', 'find_invitation', 'accept_invitation', 'open_entrances'];
+    'find_login', 'open_session', 'close_session', 'enter_session', 'enter_token', 'find_invitation', 'accept_invitation', 'open_entrances'];
   v_role     text;
   v_function regprocedure;
 begin

@@ -120,7 +120,7 @@ def from_database(error: psycopg.Error) -> StellwerkError:
         return SchemaOutdated(
             message, detail, "The schema is missing or older than this program: run `stellwerk db migrate`."
         )
-    if state in {"22P05", "22P02", "22032", "22030"}:
+    if state in {"22P05", "22P02", "22032", "22030", "22003", "22008"}:
         return InvalidPayload(message, detail, hint)
     if state == "57014":
         return StellwerkError(message, detail, hint or "The statement took longer than its timeout allows; try again.")

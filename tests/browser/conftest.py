@@ -7,31 +7,27 @@ All of them run on one server only: mark them with `pytestmark = pytest.mark.one
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-import uvicorn
 from browser.building import PASSWORD
 from cryptography.fernet import Fernet
-from litestar import Litestar
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from pytest_httpserver import HTTPServer
+from web.serving import Serving
 from worker.fixtures import WorkerThread, start_worker
 
 from stellwerk.settings import Settings
 from stellwerk.web import access, passwords
 from stellwerk.web.app import make_app
-from stellwerk.web.server import Server, listen
 
 __all__ = ["start_worker"]
 
@@ -39,25 +35,6 @@ PATIENCE = 30_000  # milliseconds that a page has for anything, on a machine tha
 
 
 expect.set_options(timeout=PATIENCE)
-
-
-class Serving:
-    """An application served in a thread of its own, as `stellwerk web` serves it."""
-
-    def __init__(self, app: Litestar) -> None:
-        listener = listen("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self._server = Server(uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=3))
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._server.serve(sockets=[listener])), name="web", daemon=True
-        )
-        self._thread.start()
-
-    def stop(self, seconds: float = 10.0) -> None:
-        """End it as SIGTERM does, and wait for that."""
-        self._server.should_exit = True
-        self._thread.join(seconds)
-        assert not self._thread.is_alive(), "the web server did not end"
 
 
 @pytest.fixture

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
 from litestar import Litestar
 from litestar.testing import TestClient
+from web.serving import Serving
+from web.tenants import People, Tenant, own_tenant
 
 from stellwerk.integrations import signatures
 from stellwerk.integrations.sealing import Seals, hook_purpose
@@ -102,3 +105,30 @@ def log_in(client: TestClient[Any], db: psycopg.Connection[Any]) -> Callable[...
         return {access.CSRF_HEADER: access.csrf_token(secret), "accept": "text/html"}
 
     return enter
+
+
+@pytest.fixture
+def serving(application: Litestar, dsn: str, settings: Settings) -> Iterator[Serving]:
+    """The application as it is served, for those who come over HTTP."""
+    use_database(application, dsn, settings)
+    served = Serving(application)
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def outside(serving: Serving) -> Iterator[httpx2.Client]:
+    """Somebody out there."""
+    with httpx2.Client(base_url=serving.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def own(db: psycopg.Connection[Any]) -> Tenant:
+    """The tenant `default`, with one of everything."""
+    return own_tenant(db)
+
+
+@pytest.fixture
+def people(db: psycopg.Connection[Any]) -> People:
+    return People(db)

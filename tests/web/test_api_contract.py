@@ -42,6 +42,7 @@ def test_every_answer_is_in_the_document(
     schema = schemathesis.openapi.from_dict(client.get("/schema/openapi.json").json())
     full = request.config.getoption("full")
     number = CASES_IN_FULL if full else CASES
+    wrong = {}
     for result in schema.get_all_operations():
         operation = result.ok()
         strategy = operation.as_strategy() | operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)
@@ -64,4 +65,10 @@ def test_every_answer_is_in_the_document(
             answer = client.request(sent.method or "", sent.url or "", content=sent.body, headers=headers)
             case.validate_response(answer, checks=CHECKS)
 
-        try_one()
+        try:
+            try_one()
+        except BaseExceptionGroup as found:
+            wrong[operation.label] = [str(error) for error in found.exceptions]
+        except Exception as found:
+            wrong[operation.label] = [str(found)]
+    assert wrong == {}, "\n\n".join(f"{label}: {text}" for label, texts in wrong.items() for text in texts)

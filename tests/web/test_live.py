@@ -12,37 +12,24 @@ from typing import Any
 import httpx2
 import psycopg
 import pytest
-import uvicorn
 from database.helpers import START, document, node, start, transform
+from web.serving import Serving
 
 from stellwerk.settings import Settings
 from stellwerk.web import access
 from stellwerk.web.app import make_app
-from stellwerk.web.server import Server, listen
 
 pytestmark = pytest.mark.one_server
 
 Database = psycopg.Connection[Any]
 
 
-class Application:
-    """Served in a thread; `live` is what its streams hang on."""
+class Application(Serving):
+    """`live` is what its streams hang on."""
 
     def __init__(self, dsn: str, settings: Settings) -> None:
-        app = make_app(dsn, settings)
-        self.live = app.state.live
-        listener = listen("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self.server = Server(uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=3))
-        self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve(sockets=[listener])), daemon=True)
-        self.thread.start()
-
-    def stop(self) -> float:
-        began = time.monotonic()
-        self.server.should_exit = True
-        self.thread.join(20)
-        assert not self.thread.is_alive()
-        return time.monotonic() - began
+        super().__init__(make_app(dsn, settings))
+        self.live = self.app.state.live
 
 
 @pytest.fixture

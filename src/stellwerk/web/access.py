@@ -9,7 +9,12 @@ from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 from litestar.connection import ASGIConnection
-from litestar.exceptions import ImproperlyConfiguredException, NotAuthorizedException, PermissionDeniedException
+from litestar.exceptions import (
+    ImproperlyConfiguredException,
+    NotAuthorizedException,
+    NotFoundException,
+    PermissionDeniedException,
+)
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
@@ -19,6 +24,7 @@ ROLES = ("viewer", "staff", "designer", "operator", "admin")
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 CSRF_HEADER = "x-csrf-token"
+LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHand
     """Runs before every handler, and before its body is read."""
     if connection.scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]
         return  # says which methods there are, and touches nothing
+    if any(isinstance(value, int) and value > LARGEST_ID for value in connection.path_params.values()):
+        raise NotFoundException("there is nothing with this number")
     needs = needed_right(handler)
     if needs == "public":
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
+from urllib.parse import quote
 
 from litestar import Request, Response
 from litestar.datastructures import State
@@ -73,6 +74,7 @@ class Desk:
 
     def go(self, path: str) -> Response[Any]:
         """Send the browser to another page, whether htmx asked or a plain form."""
+        path = quote(path, safe="/?#&=%:;,+@!$'()*~")  # a header holds nothing but ASCII
         if "hx-request" in self.request.headers:
             return Response(None, status_code=204, headers={"hx-redirect": path})
         return Response(None, status_code=303, headers={"location": path})

@@ -61,10 +61,10 @@ def refuse(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     if isinstance(error, StellwerkError):
         status = STATUS.get(type(error), 500)
         if status >= 500:
-            log.error("%s %s: %s", request.method, request.url.path, error.message)
+            log.error("%s %s: %s", request.method, _path(request), error.message)
         hint = ". ".join(part.rstrip(".") for part in (error.detail, error.hint) if part) or None
         return _answer(request, status, error.message, hint)
-    log.exception("%s %s failed", request.method, request.url.path)
+    log.exception("%s %s failed", request.method, _path(request))
     return _answer(request, 500, "something went wrong here; the log says what")
 
 
@@ -106,6 +106,12 @@ def for_program(request: Request[Any, Any, Any]) -> bool:
     if path.startswith(("/api/", "/hooks/", "/forms/", "/workflow-builder/api/")):
         return True
     return "hx-request" not in request.headers and "text/html" not in request.headers.get("accept", "")
+
+
+def _path(request: Request[Any, Any, Any]) -> str:
+    """As it may be logged: the secret of an invitation is its path."""
+    path = request.url.path
+    return "/welcome/…" if path.startswith("/welcome/") else path
 
 
 def _fields(error: HTTPException) -> list[dict[str, Any]]:

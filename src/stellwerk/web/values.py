@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 DEEPEST = 5
@@ -58,8 +58,9 @@ def label(key: str) -> str:
 def _text(value: str) -> Shape:
     if MOMENT.match(value):
         try:
-            return Shape("moment", value, at=datetime.fromisoformat(value))
-        except ValueError:
+            # Shown in UTC, which the first and the last hours of the calendar do not have.
+            return Shape("moment", value, at=datetime.fromisoformat(value).astimezone(UTC))
+        except (ValueError, OverflowError):
             pass
     if DAY.match(value):
         try:

@@ -86,7 +86,7 @@ class CaseChange(Given):
 CaseList = exchange.listed(CaseSummary, "CaseList")
 
 
-@exchange.get("/api/backoffice/cases", "List cases", CaseList, needs="work", asks=WhichCases)
+@exchange.get("/api/backoffice/cases", "List cases", CaseList, needs="read", asks=WhichCases)
 def list_cases(desk: Desk, asked: WhichCases) -> Response[bytes]:
     """The newest first."""
     key = cursors.read(asked.cursor, int)
@@ -95,7 +95,7 @@ def list_cases(desk: Desk, asked: WhichCases) -> Response[bytes]:
     return exchange.paged(CaseList, cursors.page(rows, asked.limit, "case_id"))
 
 
-@exchange.get("/api/backoffice/cases.csv", "Cases as CSV", "text/csv", needs="work", asks=CaseFilter)
+@exchange.get("/api/backoffice/cases.csv", "Cases as CSV", "text/csv", needs="read", asks=CaseFilter)
 def export_cases(desk: Desk, asked: CaseFilter) -> Response[str]:
     """All that fit, a column for each field; no cell is taken for a formula by a spreadsheet."""
     with desk.engine() as engine:
@@ -107,7 +107,7 @@ def export_cases(desk: Desk, asked: CaseFilter) -> Response[str]:
     )
 
 
-@exchange.get("/api/backoffice/cases/{case_id:str}", "Read a case", Case, needs="work")
+@exchange.get("/api/backoffice/cases/{case_id:str}", "Read a case", Case, needs="read")
 def get_case(desk: Desk, case_id: str) -> Response[bytes]:
     """With what happened to it."""
     with desk.engine() as engine:

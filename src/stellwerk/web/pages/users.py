@@ -13,8 +13,9 @@ from stellwerk.web import cursors, routes, schema_forms
 from stellwerk.web.access import ROLES, digest, new_secret
 from stellwerk.web.desk import Desk
 from stellwerk.web.pages.tasks import ZONE
-from stellwerk.web.posted import Posted
+from stellwerk.web.posted import Posted, number
 
+LONGEST_DAYS = 3650
 # With the newest first, so that who was just added stands on top.
 USERS = """
   select u.user_id, u.email, u.name, u.role, u.groups, u.active, u.mails, u.absent_from, u.absent_until, u.delegate,
@@ -88,8 +89,6 @@ def change_user(desk: Desk, user_id: int, body: bytes) -> Any:
                 (posted.text("mails") == "true") if "name" in posted else None,
             ],
         )
-        if active is False:
-            engine.value("select stellwerk.end_sessions(%s)", [email])
     return _row(desk, user_id)
 
 
@@ -132,7 +131,7 @@ def create_token(desk: Desk, body: bytes) -> Any:
     posted = Posted(body)
     secret = new_secret(desk.who.tenant_id)
     days = posted.text("days")
-    expires = datetime.now(UTC) + timedelta(days=int(days)) if days.isdigit() and len(days) < 5 else None
+    expires = datetime.now(UTC) + timedelta(days=min(number(days), LONGEST_DAYS)) if days else None
     with desk.engine() as engine:
         engine.value(
             "select stellwerk.create_token(%s, %s, %s, %s, %s)",

@@ -148,7 +148,7 @@ def map_of(data: dict[str, str]) -> dict[str, str | None]:
 
 def number_of(data: dict[str, str], name: str) -> int:
     value = data.get(name, "")
-    if not value.isdecimal():
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
         raise UsageError(f"{name} must be the number of a version")
     return int(value)
 
