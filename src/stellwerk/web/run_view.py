@@ -13,7 +13,7 @@ from stellwerk.web.graph_layout import HEIGHT, WIDTH, Layout, lay_out
 WINDOW = 200  # steps of the timeline that are shown at once
 
 RUN = """
-  select r.*, w.name, v.document, stellwerk.why(r.run_id) as why,
+  select r.*, w.name, v.document,
          (select c.case_id from stellwerk.backoffice_case c
            where c.tenant_id = (select stellwerk.current_tenant_id()) and c.run_id = r.run_id) as case_id
     from stellwerk.run_overview r
@@ -142,6 +142,8 @@ class RunView:
     waits: list[Row]
     links: Row
     actions: list[str]
+    reasons: list[Row]
+    names: dict[str, str]
     width: int = WIDTH
     height: int = HEIGHT
 
@@ -171,6 +173,8 @@ def read_run(engine: Engine, run_id: int) -> RunView:
         waits=engine.rows(WAITS, [run_id]) if run["state"] in LIVE else [],
         links=engine.row(LINKS, {"run": run_id, "event": run["event_id"]}),  # type: ignore[arg-type]
         actions=actions_of(run),
+        reasons=engine.explain_run(run_id),
+        names=names,
     )
 
 
