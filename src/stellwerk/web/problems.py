@@ -24,6 +24,7 @@ from stellwerk.errors import (
     VersionConflict,
     WrongState,
 )
+from stellwerk.web import texts
 from stellwerk.web.access import login_path
 from stellwerk.web.desk import Desk
 from stellwerk.web.exchange import Refused
@@ -62,8 +63,12 @@ def refuse(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         status = STATUS.get(type(error), 500)
         if status >= 500:
             log.error("%s %s: %s", request.method, request.url.path, error.message)
-        hint = ". ".join(part.rstrip(".") for part in (error.detail, error.hint) if part) or None
-        return _answer(request, status, error.message, hint)
+        message, *more = (error.message, error.detail, error.hint)
+        if not for_program(request):
+            language = Desk(request, request.app.state).language
+            message, *more = (texts.said(language, part) for part in (message, *more))
+        hint = ". ".join(part.rstrip(".") for part in more if part) or None
+        return _answer(request, status, message, hint)
     log.exception("%s %s failed", request.method, request.url.path)
     return _answer(request, 500, "something went wrong here; the log says what")
 

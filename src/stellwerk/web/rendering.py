@@ -16,6 +16,7 @@ from litestar.template.config import TemplateConfig
 from stellwerk import resources
 from stellwerk.definition.catalog import NODE_TYPES
 from stellwerk.web.reasons import sentences
+from stellwerk.web.texts import said
 
 STATIC = Path(__file__).with_name("static")
 
@@ -39,7 +40,7 @@ def templates() -> TemplateConfig[JinjaTemplateEngine]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(asset=asset, glyph=glyph, sentences=sentences)
+    environment.globals.update(asset=asset, glyph=glyph, sentences=sentences, said=said)
     environment.filters.update(pretty=pretty, iso=iso, exact=exact, count=count, span=span, node_icon=node_icon)
     return TemplateConfig(instance=JinjaTemplateEngine.from_environment(environment))
 

@@ -315,18 +315,18 @@ def retry(desk: Desk, state: State, run_id: int, data: Form) -> Any:
     """Send it on again."""
     version = data.get("version") or None
     with desk.engine() as engine:
-        engine.retry_run(run_id, data.get("from_node") or None, _number(version) if version else None)
+        engine.retry_run(run_id, data.get("from_node") or None, read_number(version) if version else None)
     return _acted(desk, state, run_id, desk.t("The run goes on."))
 
 
 @routes.post("/runs/{run_id:int}/edit", needs="operate", status_code=200)
 def edit(desk: Desk, state: State, run_id: int, data: Form) -> Any:
     """Change what it goes on with."""
-    payload = _json(data.get("payload", ""), "the payload")
+    payload = read_json(data.get("payload", ""), "the payload")
     with desk.engine() as engine:
         before = _run(engine.rows("select * from stellwerk.run_overview where run_id = %s", [run_id]), run_id)
         engine.edit_run(
-            run_id, payload if payload != before["payload"] else None, _json(data.get("vars", ""), "the variables")
+            run_id, payload if payload != before["payload"] else None, read_json(data.get("vars", ""), "the variables")
         )
     return _acted(desk, state, run_id, desk.t("It is changed. Retry or resume the run to go on with it."))
 
@@ -337,8 +337,8 @@ def skip(desk: Desk, state: State, run_id: int, data: Form) -> Any:
     with desk.engine() as engine:
         engine.skip_step(
             run_id,
-            _number(data.get("step", "")),
-            _json(data.get("output", ""), "the output"),
+            read_number(data.get("step", "")),
+            read_json(data.get("output", ""), "the output"),
             data.get("port") or "next",
         )
     return _acted(desk, state, run_id, desk.t("The step is skipped."))
@@ -349,7 +349,7 @@ def send_signal(desk: Desk, state: State, run_id: int, data: Form) -> Any:
     """Tell the run what it waits for."""
     with desk.engine() as engine:
         woken = engine.signal(
-            data.get("event", ""), data.get("correlation", ""), _json(data.get("payload", ""), "the payload")
+            data.get("event", ""), data.get("correlation", ""), read_json(data.get("payload", ""), "the payload")
         )
     return _acted(desk, state, run_id, desk.t("The event is sent; it woke {count}.", count=woken))
 
@@ -361,7 +361,7 @@ def _acted(desk: Desk, state: State, run_id: int, message: str) -> Any:
     return desk.page("runs/_acted.html", view=view, message=message)
 
 
-def _json(text: str, what: str) -> Any:
+def read_json(text: str, what: str) -> Any:
     if not text.strip():
         return None
     try:
@@ -370,7 +370,7 @@ def _json(text: str, what: str) -> Any:
         raise InvalidPayload(f"{what} is no JSON: {error}") from None
 
 
-def _number(text: str) -> int:
+def read_number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise UsageError(f"{text[:50]!r} is no number")
     return int(text)
