@@ -38,7 +38,7 @@ begin
   return v_id;
 end
 $$;
-comment on function stellwerk.start_bulk_operation(text, jsonb, boolean, integer, double precision, jsonb) is 'Orders cancel, pause, resume, retry, skip or migrate for all runs that fit a filter and answers the number of its row in bulk_operation. A dry run, the default, leaves a draft with the count in total; resume_bulk_operation begins it. skip ends the waiting or queued steps on the filter''s node; migrate moves runs of one workflow to options'' version, by its node_map. Errors: SW001, SW002, SW003, SW007.';
+comment on function stellwerk.start_bulk_operation(text, jsonb, boolean, integer, double precision, jsonb) is 'Orders cancel, pause, resume, retry, skip or migrate for all runs that fit a filter and answers the number of its row in bulk_operation. A dry run, the default, leaves a draft with the count in total; resume_bulk_operation begins it. skip ends the waiting or queued steps on the filter''s node; migrate moves runs of one workflow to options'' version, by its node_map. Errors: SW001, SW002, SW003, SW005.';
 
 create or replace function stellwerk.resume_bulk_operation(operation_id bigint)
 returns void language plpgsql security definer  -- callers have no right to write the tables

@@ -38,7 +38,7 @@ begin
   end if;
 end
 $$;
-comment on function stellwerk.check_bulk_migration(bigint, jsonb, jsonb) is 'Raises when a bulk operation cannot move runs: no single workflow, no published version, a node map that cannot be used. Errors: SW001, SW002, SW003, SW007.';
+comment on function stellwerk.check_bulk_migration(bigint, jsonb, jsonb) is 'Raises when a bulk operation cannot move runs: no single workflow, no published version, a node map that cannot be used. Errors: SW001, SW002, SW003, SW005.';
 
 -- The runs that are on the target version already do not belong to it; naming the others makes the filter say so itself.
 create or replace function stellwerk.filter_to_migrate(p_tenant_id bigint, p_filter jsonb, p_options jsonb)

@@ -31,7 +31,9 @@ def start(
     state: str | None = typer.Option(None, "--state", help="Only runs in this state."),
     node: str | None = typer.Option(None, "--node", help="Only runs with a live or failed step on this node."),
     error_class: str | None = typer.Option(None, "--error-class", help="Only runs that failed with this class."),
-    options: str = typer.Option("{}", "--options", help="JSON, or @FILE: reason, compensate; from_node; output, port; version, node_map."),
+    options: str = typer.Option(
+        "{}", "--options", help="JSON, or @FILE: reason, compensate; from_node; output, port; version, node_map."
+    ),
     rate: int | None = typer.Option(None, "--rate", help="At most so many runs per second.", min=1),
     stop_on_error: float | None = typer.Option(
         None, "--stop-on-error", help="Stop when more than this share of the runs failed.", min=0.0, max=1.0

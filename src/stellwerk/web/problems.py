@@ -63,12 +63,9 @@ def refuse(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         status = STATUS.get(type(error), 500)
         if status >= 500:
             log.error("%s %s: %s", request.method, request.url.path, error.message)
-        message, *more = (error.message, error.detail, error.hint)
-        if not for_program(request):
-            language = Desk(request, request.app.state).language
-            message, *more = (texts.said(language, part) for part in (message, *more))
-        hint = ". ".join(part.rstrip(".") for part in more if part) or None
-        return _answer(request, status, message, hint)
+        language = texts.LANGUAGES[0] if for_program(request) else Desk(request, request.app.state).language
+        more = [texts.said(language, part).rstrip(".") for part in (error.detail, error.hint) if part]
+        return _answer(request, status, texts.said(language, error.message), ". ".join(more) or None)
     log.exception("%s %s failed", request.method, request.url.path)
     return _answer(request, 500, "something went wrong here; the log says what")
 

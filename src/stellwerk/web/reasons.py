@@ -1,4 +1,4 @@
-"""Why a run stands where it stands, in the reader's language: `explain_run` gives a code and values, and here are the words.
+"""Why a run stands where it stands, in the reader's language: `explain_run` gives code and values, here are the words.
 
 A code that is not known here keeps the sentence of the database.
 """
@@ -54,7 +54,7 @@ class Teller:
     def t(self, text: str, **values: object) -> Markup:
         """The text in the reader's language; what is filled in is escaped, times become `time` elements."""
         filled = {"run": str(self.run_id), **values}
-        return Markup(self.translate(text)).format(**filled)  # noqa: S704 - our own texts; values are escaped
+        return Markup(self.translate(text)).format(**filled)
 
     def reason(self, code: str | None, node: str | None, facts: dict[str, Any], english: str) -> Markup:
         """One reason: a sentence about the run, or a clause about a step."""
@@ -129,7 +129,7 @@ def _pending(teller: Teller, facts: dict[str, Any]) -> Markup:
     values = {"since": teller.at(facts.get("since") or facts.get("created_at"))}
     if higher or before:
         text = teller.t(
-            "Run {run} waits to be started since {since}; before it: {higher} of higher priority and {before} that came earlier",
+            "Run {run} waits to be started since {since}; before it: {higher} of higher priority, {before} earlier",
             higher=higher,
             before=before,
             **values,
@@ -337,7 +337,7 @@ def _full(teller: Teller, facts: dict[str, Any]) -> Markup:
         for number in (facts.get("holder_run_ids") or [])[:3]
     )
     return teller.t(
-        "Run {run} waits: {most} runs at once are allowed, and under way are {holders}; before it in the line: {before}.",
+        "Run {run} waits: {most} at once are allowed, under way are {holders}; before it in the line: {before}.",
         most=facts.get("max_running"),
         holders=links,
         before=facts.get("before") or 0,
@@ -392,7 +392,7 @@ CLAUSES: dict[str, Words] = {
     "flow_next": lambda x, f: x.t("Run {run} is let in next") + x.idle(f.get("workers")) + ".",
     "step_running": _running,
     "step_rate_limited": lambda x, f: x.t(
-        "{step} waits: the rate limit of {most} in {per} for {name} lets it begin at {at}; before it in the line: {before}.",
+        "{step} waits: the rate limit of {most} in {per} for {name} lets it begin at {at}; before it: {before}.",
         step=x.step(f),
         most=f.get("max_count"),
         per=f.get("per"),

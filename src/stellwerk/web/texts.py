@@ -55,7 +55,10 @@ def area(language: str, name: str) -> dict[str, str]:
 def _sentences(language: str) -> list[tuple[re.Pattern[str], str]]:
     # Those with the most words of their own first, so that a short one does not swallow a longer one.
     ordered = sorted(area(language, "sentences").items(), key=lambda each: -len(re.sub(r"{\w+}", "", each[0])))
-    return [(re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(text)), re.DOTALL), german) for text, german in ordered]
+    return [
+        (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(text)), re.DOTALL), german)
+        for text, german in ordered
+    ]
 
 
 @cache

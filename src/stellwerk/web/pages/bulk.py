@@ -13,7 +13,7 @@ from stellwerk.errors import UnknownThing, UsageError
 from stellwerk.web import cursors, routes
 from stellwerk.web.desk import Desk
 from stellwerk.web.pages import builder
-from stellwerk.web.pages.runs import Form, read_json, read_number, conditions, moment
+from stellwerk.web.pages.runs import Form, conditions, moment, read_json, read_number
 from stellwerk.web.pages.versions import builder_nodes, map_of
 from stellwerk.web.run_view import node_names
 
@@ -167,7 +167,11 @@ def unmapped(engine: Engine, operation: Row) -> list[Row]:
         for row in engine.propose_node_map(slug, version, to, {}):
             if row["how"] != "same":
                 target = node_map.get(row["node_id"], row["to_node"])
-                found[row["node_id"]] = {**row, "to_node": target, "choices": builder_nodes(engine, slug, to, row["type"])}
+                found[row["node_id"]] = {
+                    **row,
+                    "to_node": target,
+                    "choices": builder_nodes(engine, slug, to, row["type"]),
+                }
     return list(found.values())
 
 

@@ -14,7 +14,7 @@ from litestar.params import Body, Parameter
 
 from stellwerk.engine import Row
 from stellwerk.errors import InvalidPayload, StellwerkError, UnknownThing, UsageError
-from stellwerk.web import cursors, routes
+from stellwerk.web import cursors, routes, texts
 from stellwerk.web.desk import Desk
 from stellwerk.web.run_view import node_names, read_run, read_steps, step_view, time_shown
 
@@ -252,7 +252,7 @@ def show_action(desk: Desk, run_id: int, action: str, node: str = "", step: int 
         if action == "retry":
             document = _document(engine.rows(DOCUMENT, [run["workflow"], run["version"]]))
             values["nodes"] = node_names(document)
-            values["version"] = run["version"]
+            values["version"], values["caller"] = run["version"], run["parent_run_id"]
             values["versions"] = [row["version"] for row in engine.rows(VERSIONS, [run["workflow"], run["version"]])]
         elif action == "edit":
             values["payload"] = run["payload"]
@@ -282,7 +282,7 @@ def show_plan(desk: Desk, run_id: int, from_node: str = "") -> Any:
         with desk.engine() as engine:
             plan = engine.retry_plan(run_id, from_node or None)
     except StellwerkError as error:
-        refusal = ". ".join(part for part in (error.message, error.hint) if part)
+        refusal = ". ".join(texts.said(desk.language, part) for part in (error.message, error.hint) if part)
     return desk.page("runs/_plan.html", plan=plan, refusal=refusal)
 
 
