@@ -161,11 +161,12 @@ def read_run(engine: Engine, run_id: int) -> RunView:
     steps, earlier = read_steps(engine, run_id, None)
     names = node_names(document)
     begin, end = time_shown(run, steps)
+    nodes, wires = graph_of(document, layout, kinds, loops)
     return RunView(
         run=run,
         layout=layout,
-        nodes=_nodes(document, layout, kinds, loops, names),
-        wires=_wires(layout, kinds),
+        nodes=nodes,
+        wires=wires,
         steps=[step_view(step, names, begin, end) for step in steps],
         earlier=earlier,
         begin=begin,
@@ -246,6 +247,13 @@ def step_view(step: Row, names: dict[str, str], begin: datetime.datetime, end: d
 
 def _time(value: str | None) -> datetime.datetime | None:
     return datetime.datetime.fromisoformat(value) if value else None
+
+
+def graph_of(
+    document: dict[str, Any], layout: Layout, kinds: list[Row], loops: dict[str, Row]
+) -> tuple[list[NodeView], list[WireView]]:
+    """Nodes and wires of a drawing, given how many steps of each node are in which state and left by which port."""
+    return _nodes(document, layout, kinds, loops, node_names(document)), _wires(layout, kinds)
 
 
 def _nodes(
