@@ -63,7 +63,9 @@ def refuse(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         status = STATUS.get(type(error), 500)
         if status >= 500:
             log.error("%s %s: %s", request.method, request.url.path, error.message)
-        language = texts.LANGUAGES[0] if for_program(request) else Desk(request, request.app.state).language
+        # Scripts of pages ask as programs do, and show the answer to people; only browsers have chosen a language.
+        for_people = "language" in request.cookies or not for_program(request)
+        language = Desk(request, request.app.state).language if for_people else texts.LANGUAGES[0]
         more = [texts.said(language, part).rstrip(".") for part in (error.detail, error.hint) if part]
         return _answer(request, status, texts.said(language, error.message), ". ".join(more) or None)
     log.exception("%s %s failed", request.method, request.url.path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from functools import cache
 from pathlib import Path
 
@@ -53,12 +54,17 @@ def area(language: str, name: str) -> dict[str, str]:
 
 @cache
 def _sentences(language: str) -> list[tuple[re.Pattern[str], str]]:
+    known = area(language, "sentences") | area(language, "problems")
     # Those with the most words of their own first, so that a short one does not swallow a longer one.
-    ordered = sorted(area(language, "sentences").items(), key=lambda each: -len(re.sub(r"{\w+}", "", each[0])))
-    return [
-        (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(text)), re.DOTALL), german)
-        for text, german in ordered
+    ordered = sorted(known.items(), key=lambda each: -len(re.sub(r"{\w+}", "", each[0])))
+    return [(_pattern(text), translation) for text, translation in ordered]
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    parts = [
+        re.escape(words) + (f"(?P<{name}>.+?)" if name else "") for words, name, _, _ in string.Formatter().parse(text)
     ]
+    return re.compile("".join(parts), re.DOTALL)
 
 
 @cache

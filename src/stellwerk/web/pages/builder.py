@@ -81,7 +81,7 @@ def show_builder(desk: Desk, slug: str) -> Any:
         "active": workflow["active_version"],
         "isDraft": workflow["is_draft"],
         "savedAt": workflow["saved_at"].isoformat(),
-        **verdict(compiled),
+        **verdict(compiled, desk.language),
         "palette": palette.palette(desk.t),
         "functions": [{**each, "title": desk.t(each["title"])} for each in palette.functions()],
         "settingsSchema": palette.settings_form(desk.t),
@@ -101,9 +101,9 @@ def show_builder(desk: Desk, slug: str) -> Any:
 
 
 @routes.post("/workflow-builder/{slug:str}/check", needs="read", status_code=200)
-def check(slug: str, data: dict[str, Any]) -> dict[str, Any]:
+def check(desk: Desk, slug: str, data: dict[str, Any]) -> dict[str, Any]:
     """Compiles the document as it stands on the canvas; nothing is stored."""
-    return verdict(compile_workflow(own(data.get("document"), slug)))
+    return verdict(compile_workflow(own(data.get("document"), slug)), desk.language)
 
 
 @routes.put("/workflow-builder/{slug:str}", needs="design")
@@ -117,7 +117,7 @@ def save(desk: Desk, slug: str, data: dict[str, Any]) -> dict[str, Any]:
         if data.get("over"):
             tag = find(engine, slug)["tag"]
         saved = store(engine, compiled, tag)
-    return {**saved, **verdict(compiled)}
+    return {**saved, **verdict(compiled, desk.language)}
 
 
 @routes.get("/workflow-builder/{slug:str}/document")
@@ -258,7 +258,7 @@ def store(engine: Engine, compiled: Compiled, tag: Any) -> dict[str, Any]:
     )
 
 
-def verdict(compiled: Compiled) -> dict[str, Any]:
+def verdict(compiled: Compiled, language: str) -> dict[str, Any]:
     """What the canvas shows of a compiled document: its problems, and the ports of its nodes."""
     ports: dict[str, list[str]] = {}
     for node in compiled.document.get("nodes") or []:
@@ -271,7 +271,15 @@ def verdict(compiled: Compiled) -> dict[str, Any]:
         if kind is not None:
             config = node.get("config")
             ports[node["id"]] = list(kind.ports_for(config if isinstance(config, dict) else {}))
-    return {"problems": [problem.as_json() for problem in compiled.problems], "ports": ports}
+    problems = [
+        {
+            **problem.as_json(),
+            "message": texts.said(language, problem.message),
+            "hint": problem.hint and texts.said(language, problem.hint),
+        }
+        for problem in compiled.problems
+    ]
+    return {"problems": problems, "ports": ports}
 
 
 def triggers_of(document: Any, desk: Desk) -> list[dict[str, Any]]:
