@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -11,6 +13,7 @@ from litestar import Response, Router
 from litestar.exceptions import NotFoundException
 from psycopg.types.json import Jsonb
 
+from stellwerk import gallery
 from stellwerk.definition.catalog import node_type
 from stellwerk.definition.compile import Compiled, compile_workflow
 from stellwerk.engine import Engine, Row
@@ -87,6 +90,7 @@ def show_builder(desk: Desk, slug: str) -> Any:
         "settingsSchema": palette.settings_form(desk.t),
         "names": names,
         "samples": [{**run, "created_at": run["created_at"].isoformat()} for run in recent],
+        "sample": sample_of(slug),
         "may": {"design": desk.may("design"), "start": desk.may("start")},
         "texts": texts.area(desk.language, "builder"),
         "icons": rendering.asset("icons.svg"),
@@ -98,6 +102,12 @@ def show_builder(desk: Desk, slug: str) -> Any:
         data=json.dumps(data, ensure_ascii=False, default=str),
         script=module("builder", "main.js"),
     )
+
+
+def sample_of(slug: str) -> dict[str, Any] | None:
+    """The sample event of the template that a workflow was installed from, by its name; it lends a first payload."""
+    template = gallery.templates().get(re.sub(r"-\d+$", "", slug)) or gallery.templates().get(slug)
+    return template.sample.fresh_payload(datetime.datetime.now(datetime.UTC)) if template else None
 
 
 @routes.post("/workflow-builder/{slug:str}/check", needs="read", status_code=200)
@@ -130,6 +140,19 @@ def show_document(desk: Desk, slug: str) -> Response[Any]:
         media_type="application/json",
         headers={"content-disposition": f'attachment; filename="{slug}.json"'},
     )
+
+
+@routes.get("/workflow-builder/{slug:str}/draft")
+def show_draft(desk: Desk, slug: str) -> dict[str, Any]:
+    """The document as it is stored now, for one who has an older one on the canvas."""
+    with desk.engine() as engine:
+        workflow = find(engine, slug)
+    return {
+        "document": workflow["document"],
+        "tag": workflow["tag"],
+        "version": workflow["version"],
+        "isDraft": workflow["is_draft"],
+    }
 
 
 @routes.get("/workflow-builder/{slug:str}/publishing")
@@ -301,6 +324,7 @@ router = Router(
         check,
         save,
         show_document,
+        show_draft,
         show_publishing,
         publish,
         show_context,
