@@ -7,11 +7,12 @@ comment on column stellwerk.reason.code is 'What kind of reason it is; stays the
 -- squawk-ignore ban-drop-function
 drop function if exists stellwerk.explain_run(bigint);
 
--- Moving runs to another version is a bulk operation too.
+-- Moving runs to another version is a bulk operation too. The table holds few rows, all of which fit.
+-- squawk-ignore ban-drop-constraint
 alter table stellwerk.bulk_operation drop constraint bulk_operation_action_known;
-alter table stellwerk.bulk_operation
-  add constraint bulk_operation_action_known check (action in ('cancel', 'pause', 'resume', 'retry', 'skip', 'migrate')) not valid;
-alter table stellwerk.bulk_operation validate constraint bulk_operation_action_known;
+-- squawk-ignore constraint-missing-not-valid
+alter table stellwerk.bulk_operation add constraint bulk_operation_action_known
+  check (action in ('cancel', 'pause', 'resume', 'retry', 'skip', 'migrate'));
 alter table stellwerk.bulk_operation add column verdicts jsonb;
 comment on column stellwerk.bulk_operation.verdicts is 'For migrate, when it was counted: { counts: { ok, needs_map, blocked }, versions, left: [the first runs that cannot move] }; null for the others.';
 comment on column stellwerk.bulk_operation.action is 'cancel, pause, resume, retry, skip or migrate.';
