@@ -249,24 +249,25 @@ begin
   case
     when v_wait.phase = 'arriving' then
       reason := format('it is let in or lined up by %s', stellwerk.who_pumps());
-      evidence := jsonb_build_object('phase', v_wait.phase, 'arrived_at', v_wait.arrived_at);
+      evidence := jsonb_build_object('gate', 'arriving', 'arrived_at', v_wait.arrived_at, 'workers', stellwerk.present_workers());
     when v_wait.phase = 'quiet' then
       reason := format('it starts at %s unless another run%s comes before (debounce %s)', stellwerk.at_text(v_wait.until),
                        case when v_wait.key <> '' then format(' with the key %s', to_json(v_wait.key)) else '' end, stellwerk.duration_text(v_wait.debounce));
-      evidence := jsonb_build_object('setting', 'debounce', 'debounce', stellwerk.duration_text(v_wait.debounce), 'until', v_wait.until);
+      evidence := jsonb_build_object('gate', 'quiet', 'setting', 'debounce', 'debounce', stellwerk.duration_text(v_wait.debounce), 'until', v_wait.until);
     when v_slot.run_id is not null then
       reason := format('run %s holds the same key %s since %s%s', v_slot.run_id, to_json(v_wait.key), stellwerk.at_text(v_slot.since),
                        case when v_slot.replaced_by = v_wait.run_id then ' and has been asked to cancel'
                             when v_before > 0 then format('; before it in the line: %s', v_before) else '' end);
-      evidence := jsonb_build_object('setting', 'concurrency_key', 'holder_run_id', v_slot.run_id::text, 'since', v_slot.since, 'before', v_before);
+      evidence := jsonb_build_object('gate', 'key', 'setting', 'concurrency_key', 'holder_run_id', v_slot.run_id::text, 'since', v_slot.since, 'before', v_before,
+                                     'asked_to_cancel', v_slot.replaced_by is not distinct from v_wait.run_id);
     when v_wait.phase = 'timed' then
       reason := format('the throttle of %s lets the next run%s start at %s', stellwerk.duration_text(v_wait.throttle),
                        case when v_wait.key <> '' then format(' with the key %s', to_json(v_wait.key)) else '' end, stellwerk.at_text(v_wait.until));
-      evidence := jsonb_build_object('setting', 'throttle', 'throttle', stellwerk.duration_text(v_wait.throttle), 'until', v_wait.until);
+      evidence := jsonb_build_object('gate', 'throttle', 'setting', 'throttle', 'throttle', stellwerk.duration_text(v_wait.throttle), 'until', v_wait.until);
     when v_wait.phase = 'behind' then
       reason := format('it is number %s in the line%s', v_before + 1,
                        case when v_wait.key <> '' then format(' of the key %s', to_json(v_wait.key)) else ' of its throttled workflow' end);
-      evidence := jsonb_build_object('setting', case when v_wait.exclusive then 'concurrency_key' else 'throttle' end, 'before', v_before);
+      evidence := jsonb_build_object('gate', 'line', 'setting', case when v_wait.exclusive then 'concurrency_key' else 'throttle' end, 'before', v_before);
     else
       v_slots := stellwerk.free_slots(v_wait.tenant_id, v_wait.workflow_id);
       select count(*) into v_before
@@ -283,7 +284,8 @@ begin
       else
         reason := format('it is let in by %s', stellwerk.who_pumps());
       end if;
-      evidence := jsonb_build_object('setting', 'max_running', 'max_running', v_slots.max_running, 'before', v_before,
+      evidence := jsonb_build_object('gate', case when v_slots.free = 0 then 'full' else 'next' end, 'workers', stellwerk.present_workers(),
+                                     'setting', 'max_running', 'max_running', v_slots.max_running, 'before', v_before,
                                      'holder_run_ids', (select jsonb_agg(u.run_id::text) from unnest(v_held) u (run_id)));
   end case;
   evidence := jsonb_strip_nulls(jsonb_build_object('table', 'flow_wait', 'phase', v_wait.phase, 'key', nullif(v_wait.key, ''), 'priority', v_wait.priority) || evidence);

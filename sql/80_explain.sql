@@ -1,7 +1,7 @@
 -- Saying why a run stands where it stands: every reason with the rows that it follows from, the most pressing first.
 
 create or replace function stellwerk.explain_run(run_id bigint)
-returns table ("position" integer, node_id text, reason text, evidence jsonb)
+returns table ("position" integer, node_id text, reason text, evidence jsonb, code text)
 language plpgsql stable security definer  -- callers see the reasons of their own tenant's runs, not the engine's tables
 set search_path = '' as $$
 declare
@@ -9,11 +9,11 @@ declare
 begin
   return query
     select r.ordinality::integer, r.node_id,
-           case when r.ordinality = 1 then stellwerk.first_sentence(v_run, r.text) else upper(left(r.text, 1)) || substr(r.text, 2) end, r.evidence
-      from stellwerk.reasons_of_run(v_run, 0) with ordinality r (rank, node_id, text, evidence, ordinality);
+           case when r.ordinality = 1 then stellwerk.first_sentence(v_run, r.text) else upper(left(r.text, 1)) || substr(r.text, 2) end, r.evidence, r.code
+      from stellwerk.reasons_of_run(v_run, 0) with ordinality r (rank, node_id, text, evidence, code, ordinality);
 end
 $$;
-comment on function stellwerk.explain_run(bigint) is 'Every reason why a run stands where it stands, the most pressing first, with the rows that it follows from; of very many live steps the first 25. Errors: SW007.';
+comment on function stellwerk.explain_run(bigint) is 'Every reason why a run stands where it stands, the most pressing first, with the rows that it follows from and a code that stays, for those who put it into words of their own; of very many live steps the first 25. Errors: SW007.';
 
 create or replace function stellwerk.why(run_id bigint)
 returns text language plpgsql stable security definer  -- as explain_run
@@ -73,28 +73,30 @@ begin
   case p_run.state
     when 'completed' then
       return next row(0, null, format('Run %s completed at %s.', p_run.run_id, stellwerk.at_text(p_run.ended_at)),
-        jsonb_strip_nulls(jsonb_build_object('ended_at', p_run.ended_at, 'seconds', stellwerk.seconds_between(p_run.started_at, p_run.ended_at))))::stellwerk.reason;
+        jsonb_strip_nulls(jsonb_build_object('ended_at', p_run.ended_at, 'seconds', stellwerk.seconds_between(p_run.started_at, p_run.ended_at))),
+        'completed')::stellwerk.reason;
     when 'failed' then
       return next row(0, p_run.error ->> 'node', format('Run %s failed at %s%s: %s (%s).', p_run.run_id, stellwerk.at_text(p_run.ended_at),
           coalesce(' in node ' || (p_run.error ->> 'node'), ''), rtrim(p_run.error ->> 'message', '.'), p_run.error ->> 'class'),
-        jsonb_build_object('error', p_run.error, 'ended_at', p_run.ended_at, 'retry', format('select stellwerk.retry_run(%s);', p_run.run_id)))::stellwerk.reason;
+        jsonb_build_object('error', p_run.error, 'ended_at', p_run.ended_at, 'retry', format('select stellwerk.retry_run(%s);', p_run.run_id)),
+        'failed')::stellwerk.reason;
       return query select * from stellwerk.reasons_of_attempts(p_run);
     when 'cancelled' then
       return next row(0, null, format('Run %s was cancelled at %s: %s.', p_run.run_id, stellwerk.at_text(p_run.ended_at), rtrim(p_run.reason, '.')),
-        jsonb_build_object('reason', p_run.reason, 'ended_at', p_run.ended_at))::stellwerk.reason;
+        jsonb_build_object('reason', p_run.reason, 'ended_at', p_run.ended_at), 'cancelled')::stellwerk.reason;
     when 'pending' then
       return query select * from stellwerk.reasons_of_pending(p_run);
     when 'paused' then
       return next row(0, null, format('Run %s is paused, and its timers stand still, until it is resumed: paused by %s at %s.', p_run.run_id,
           coalesce(p_run.paused_by, 'somebody'), stellwerk.at_text(p_run.paused_at)),
-        jsonb_build_object('paused_by', p_run.paused_by, 'paused_at', p_run.paused_at, 'resume', format('select stellwerk.resume_run(%s);', p_run.run_id))
-      )::stellwerk.reason;
+        jsonb_build_object('paused_by', p_run.paused_by, 'paused_at', p_run.paused_at, 'resume', format('select stellwerk.resume_run(%s);', p_run.run_id)),
+        'paused')::stellwerk.reason;
     else
       if p_run.ending is not null then
         select count(*) into v_left from stellwerk.step s where s.tenant_id = p_run.tenant_id and s.run_id = p_run.run_id and s.undo is not null;
         return next row(0, null, format('Run %s is being compensated and then ends as %s: %s steps are left to compensate%s.', p_run.run_id, p_run.ending,
             v_left, coalesce(', because ' || rtrim(coalesce(p_run.error ->> 'message', p_run.reason), '.'), '')),
-          jsonb_strip_nulls(jsonb_build_object('ending', p_run.ending, 'left', v_left, 'error', p_run.error, 'reason', p_run.reason)))::stellwerk.reason;
+          jsonb_strip_nulls(jsonb_build_object('ending', p_run.ending, 'left', v_left, 'error', p_run.error, 'reason', p_run.reason)), 'compensating')::stellwerk.reason;
       end if;
   end case;
 end
@@ -110,17 +112,18 @@ declare
   v_before integer;
   v_behind text := '';
 begin
-  return query select 0, null::text, format('Run %s waits: %s.', p_run.run_id, f.reason), f.evidence from stellwerk.flow_reason(p_run) f where p_run.held and f.reason is not null;
+  return query select 0, null::text, format('Run %s waits: %s.', p_run.run_id, f.reason), f.evidence, 'flow_' || (f.evidence ->> 'gate')
+      from stellwerk.flow_reason(p_run) f where p_run.held and f.reason is not null;
   if found then
     return;
   elsif p_run.held then
     select * into v_timer from stellwerk.timer t where t.tenant_id = p_run.tenant_id and t.run_id = p_run.run_id and t.kind = 'start' limit 1;
     if v_timer.timer_id is not null then
       return next row(0, null, format('Run %s waits for its start at %s%s.', p_run.run_id, stellwerk.at_text(p_run.start_at),
-          stellwerk.overdue_text(v_timer.due_at)), jsonb_build_object('start_at', p_run.start_at, 'timer', stellwerk.timer_evidence(v_timer)))::stellwerk.reason;
+          stellwerk.overdue_text(v_timer.due_at)), jsonb_build_object('start_at', p_run.start_at, 'timer', stellwerk.timer_evidence(v_timer)), 'starts_later')::stellwerk.reason;
     else
       return next row(5, null, format('Run %s is held back since %s.', p_run.run_id, stellwerk.at_text(p_run.created_at)),
-        jsonb_build_object('held', true, 'created_at', p_run.created_at))::stellwerk.reason;
+        jsonb_build_object('held', true, 'created_at', p_run.created_at), 'held')::stellwerk.reason;
     end if;
     return;
   end if;
@@ -137,7 +140,7 @@ begin
   return next row(0, null, format('Run %s waits%s since %s to be started by %s.', p_run.run_id, v_behind,
       stellwerk.at_text(coalesce(p_run.start_at, p_run.created_at)), stellwerk.who_pumps()),
     jsonb_build_object('priority', p_run.priority, 'of_higher_priority', v_higher, 'came_before', v_before, 'workers', stellwerk.present_workers(),
-                       'created_at', p_run.created_at))::stellwerk.reason;
+                       'created_at', p_run.created_at, 'since', coalesce(p_run.start_at, p_run.created_at)), 'pending')::stellwerk.reason;
 end
 $$;
 comment on function stellwerk.reasons_of_pending(stellwerk.run) is 'Why a run has not begun.';
@@ -151,7 +154,7 @@ begin
                   case a.outcome when 'failed' then 'failed' when 'lost' then 'was lost with its worker' else 'was given back by its worker' end,
                   stellwerk.at_text(a.ended_at), coalesce(': ' || rtrim(a.error ->> 'message', '.'), '')),
            jsonb_strip_nulls(jsonb_build_object('step_id', s.step_id::text, 'attempt', a.attempt, 'outcome', a.outcome, 'error', a.error,
-                                                'worker_id', a.worker_id::text, 'started_at', a.started_at, 'ended_at', a.ended_at))
+                                                'worker_id', a.worker_id::text, 'started_at', a.started_at, 'ended_at', a.ended_at)), 'earlier_attempt'
       from (select o.* from stellwerk.step o
              where o.tenant_id = p_run.tenant_id and o.run_id = p_run.run_id and o.node_id = p_run.error ->> 'node' and o.state = 'failed'
              order by o.step_id desc limit 1) s
@@ -175,7 +178,8 @@ begin
                               else 'the request to ' || m.kind || ' it' end,
                   stellwerk.at_text(m.created_at),
                   case when m.held then 'is kept until the run is resumed' else 'waits to be applied by ' || stellwerk.who_pumps() end),
-           jsonb_strip_nulls(jsonb_build_object('message_id', m.message_id::text, 'kind', m.kind, 'step_id', m.step_id::text, 'created_at', m.created_at))
+           jsonb_strip_nulls(jsonb_build_object('message_id', m.message_id::text, 'kind', m.kind, 'step_id', m.step_id::text, 'created_at', m.created_at,
+                                                'held', m.held, 'workers', stellwerk.present_workers())), 'message'
       from (select o.* from stellwerk.run_message o
              where o.tenant_id = p_run.tenant_id and o.run_id = p_run.run_id order by o.message_id limit 5) m
       left join lateral (
@@ -192,7 +196,7 @@ begin
     select case when stellwerk.overdue_text(t.due_at) = '' then 60 else 15 end, null::text,
            format('the run %s%s.', case when t.due_at = stellwerk.never() then format('may take another %s once it is resumed', stellwerk.duration_words(t.remaining))
                                         else 'fails by its time limit at ' || stellwerk.at_text(t.due_at) end, stellwerk.overdue_text(t.due_at)),
-           jsonb_build_object('timer', stellwerk.timer_evidence(t))
+           jsonb_build_object('timer', stellwerk.timer_evidence(t)), 'run_timeout'
       from stellwerk.timer t
      where t.tenant_id = p_run.tenant_id and t.run_id = p_run.run_id and t.kind = 'run_timeout';
 end
@@ -219,12 +223,12 @@ begin
     return next stellwerk.reason_of_step(p_run, v_step, p_depth);
   end loop;
   if v_count = 0 then
-    return next row(20, null, 'it has no live step and ends with the next move.', '{}')::stellwerk.reason;
+    return next row(20, null, 'it has no live step and ends with the next move.', '{}', 'no_live_step')::stellwerk.reason;
   elsif v_count = c_most then
     select count(*) - c_most into v_count from stellwerk.step s
      where s.tenant_id = p_run.tenant_id and s.run_id = p_run.run_id and s.state in ('queued', 'running', 'waiting', 'joining');
     if v_count > 0 then
-      return next row(50, null, format('%s more steps are live; stellwerk.live_step lists them all.', v_count), jsonb_build_object('more', v_count))::stellwerk.reason;
+      return next row(50, null, format('%s more steps are live; stellwerk.live_step lists them all.', v_count), jsonb_build_object('more', v_count), 'more_steps')::stellwerk.reason;
     end if;
   end if;
 end
@@ -287,6 +291,8 @@ comment on function stellwerk.who_pumps() is 'Who moves runs on, for a sentence.
 create or replace function stellwerk.timer_evidence(p_timer stellwerk.timer)
 returns jsonb language sql stable set search_path = '' as $$
   select jsonb_strip_nulls(jsonb_build_object('timer_id', p_timer.timer_id::text, 'kind', p_timer.kind,
-                                              'due_at', case when p_timer.due_at < stellwerk.never() then p_timer.due_at end, 'remaining', p_timer.remaining))
+                                              'due_at', case when p_timer.due_at < stellwerk.never() then p_timer.due_at end, 'remaining', p_timer.remaining,
+                                              'overdue', case when stellwerk.overdue_text(p_timer.due_at) <> '' then true end,
+                                              'workers', case when stellwerk.overdue_text(p_timer.due_at) <> '' then stellwerk.present_workers() end))
 $$;
 comment on function stellwerk.timer_evidence(stellwerk.timer) is 'A timer as evidence; while its run is paused with the time that it still has.';

@@ -15,7 +15,7 @@ begin
     when p_step.state = 'running' then
       v_reason := stellwerk.reason_of_running(p_step, v_name);
     when v_flow.reason is not null then
-      v_reason := row(31, null, format('%s waits: %s.', v_name, v_flow.reason), v_flow.evidence)::stellwerk.reason;
+      v_reason := row(31, null, format('%s waits: %s.', v_name, v_flow.reason), v_flow.evidence, 'step_rate_limited')::stellwerk.reason;
     when p_step.state = 'queued' and p_step.due_at is not null then
       v_reason := stellwerk.reason_of_retry(p_run, p_step, v_name);
     when p_step.state = 'queued' and p_step.runs_in = 'worker' then
@@ -24,6 +24,7 @@ begin
       v_reason.rank := 31;
       v_reason.text := format('%s is ready since %s and waits for %s.', v_name, stellwerk.at_text(p_step.queued_at), stellwerk.who_pumps());
       v_reason.evidence := jsonb_build_object('workers', stellwerk.present_workers());
+      v_reason.code := 'step_ready';
     when p_step.state = 'joining' then
       v_reason := stellwerk.reason_of_joining(p_run, p_step, v_name);
     when p_step.type = 'logic.loop' then
@@ -32,8 +33,12 @@ begin
       v_reason := stellwerk.reason_of_waiting(p_step, v_name, p_depth);
   end case;
   v_reason.node_id := p_step.node_id;
-  v_reason.evidence := jsonb_strip_nulls(jsonb_build_object('step_id', p_step.step_id::text, 'state', p_step.state, 'attempt', p_step.attempt,
-    'queued_at', p_step.queued_at, 'scope', nullif(p_step.scope_id, 0)::text)) || coalesce(v_reason.evidence, '{}');
+  v_reason.evidence := jsonb_strip_nulls(jsonb_build_object('step_id', p_step.step_id::text, 'type', p_step.type, 'state', p_step.state, 'attempt', p_step.attempt,
+    'queued_at', p_step.queued_at, 'scope', nullif(p_step.scope_id, 0)::text,
+    'index', (select s.position from stellwerk.scope s
+               where s.tenant_id = p_step.tenant_id and s.run_id = p_step.run_id and s.scope_id = p_step.scope_id and p_step.scope_id <> 0),
+    'compensates', (select s.node_id from stellwerk.step s
+                     where s.tenant_id = p_step.tenant_id and s.run_id = p_step.run_id and s.step_id = p_step.undoes))) || coalesce(v_reason.evidence, '{}');
   if p_run.state = 'paused' then
     v_reason.rank := v_reason.rank + 10 + case when v_reason.rank < 30 then 10 else 0 end;
   end if;
@@ -86,7 +91,9 @@ begin
     jsonb_strip_nulls(jsonb_build_object(
       'worker', jsonb_build_object('worker_id', p_step.worker_id::text, 'name', v_worker.name, 'host', v_worker.host, 'pid', v_worker.pid, 'present', v_present),
       'started_at', p_step.started_at, 'lease_until', p_step.lease_until, 'timeout_at', p_step.timeout_at,
-      'failures', nullif(p_step.failures, 0), 'last_error', p_step.error)))::stellwerk.reason;
+      'failures', nullif(p_step.failures, 0), 'last_error', p_step.error,
+      'trouble', case when v_trouble = '' then null when not v_present then 'vanished' when p_step.lease_until < stellwerk.clock() then 'silent'
+                      else 'too_long' end)), 'step_running')::stellwerk.reason;
 end
 $$;
 comment on function stellwerk.reason_of_running(stellwerk.step, text) is 'Which worker holds a running step, and whether it still lives.';
@@ -114,7 +121,7 @@ begin
   end if;
   return row(case when v_overdue = '' then 31 else 20 end, null, format('%s %s%s.', p_name, v_when, v_overdue),
     jsonb_strip_nulls(jsonb_build_object('due_at', nullif(p_step.due_at, stellwerk.never()), 'failures', p_step.failures, 'max_attempts', v_attempts,
-      'last_error', p_step.error, 'timer', case when v_timer.timer_id is not null then stellwerk.timer_evidence(v_timer) end)))::stellwerk.reason;
+      'last_error', p_step.error, 'timer', case when v_timer.timer_id is not null then stellwerk.timer_evidence(v_timer) end)), 'step_retry')::stellwerk.reason;
 end
 $$;
 comment on function stellwerk.reason_of_retry(stellwerk.run, stellwerk.step, text) is 'When a step is tried again, and why it has to be.';
@@ -137,7 +144,8 @@ begin
     -- The type stands at the end here, where it matters.
     format('%s waits in the queue since %s for a worker that carries out %s%s.', replace(p_name, ' (' || p_step.type || ')', ''),
            stellwerk.at_text(p_step.queued_at), p_step.type, v_more),
-    jsonb_build_object('type', p_step.type, 'workers', v_workers, 'job', jsonb_build_object('job_id', p_step.job_id::text, 'status', v_job)))::stellwerk.reason;
+    jsonb_build_object('type', p_step.type, 'workers', v_workers, 'job', jsonb_build_object('job_id', p_step.job_id::text, 'status', v_job)),
+    'step_queued')::stellwerk.reason;
 end
 $$;
 comment on function stellwerk.reason_of_queued(stellwerk.step, text) is 'Why no worker has taken a step yet.';
@@ -163,7 +171,7 @@ begin
   return row(case when v_names is null then 20 else 34 end, null,
     format('%s waits where ways meet for %s.', replace(p_name, ' (' || p_step.type || ')', ''),
            coalesce(v_names, 'nothing that still lives, and goes on with the next pump')),
-    jsonb_strip_nulls(jsonb_build_object('arrived', p_step.arrived, 'waits_for', v_rows, 'count', v_node.config -> 'count')))::stellwerk.reason;
+    jsonb_strip_nulls(jsonb_build_object('arrived', p_step.arrived, 'waits_for', v_rows, 'count', v_node.config -> 'count')), 'step_joining')::stellwerk.reason;
 end
 $$;
 comment on function stellwerk.reason_of_joining(stellwerk.run, stellwerk.step, text) is 'For which steps a joining token waits.';
@@ -175,13 +183,13 @@ declare
 begin
   select * into v_loop from stellwerk.loop l where l.tenant_id = p_step.tenant_id and l.run_id = p_step.run_id and l.step_id = p_step.step_id;
   if v_loop.step_id is null then
-    return row(20, null, format('%s is waiting since %s, and its items are not known.', p_name, stellwerk.at_text(p_step.queued_at)), '{}')::stellwerk.reason;
+    return row(20, null, format('%s is waiting since %s, and its items are not known.', p_name, stellwerk.at_text(p_step.queued_at)), '{}', 'loop_unknown')::stellwerk.reason;
   end if;
   return row(33, null,
     format('%s is at item %s of %s with %s running, since %s.', p_name, v_loop.started, v_loop.item_count, v_loop.started - v_loop.ended,
            stellwerk.at_text(p_step.queued_at)),
     jsonb_build_object('items', v_loop.item_count, 'started', v_loop.started, 'ended', v_loop.ended, 'running', v_loop.started - v_loop.ended,
-                       'parallel', v_loop.parallel))::stellwerk.reason;
+                       'parallel', v_loop.parallel), 'step_loop')::stellwerk.reason;
 end
 $$;
 comment on function stellwerk.reason_of_loop(stellwerk.step, text) is 'How far a loop has come.';
@@ -216,17 +224,18 @@ begin
         -- A signal that came with another key explains many a wait.
         'kept_signals', (select coalesce(jsonb_agg(jsonb_build_object('correlation', k.correlation, 'created_at', k.created_at)), '[]')
                            from (select g.correlation, g.created_at from stellwerk.signal g
-                                  where g.tenant_id = p_step.tenant_id and g.event = v_wait.event and g.kept limit 3) k)))::stellwerk.reason;
+                                  where g.tenant_id = p_step.tenant_id and g.event = v_wait.event and g.kept limit 3) k)), 'step_event')::stellwerk.reason;
   elsif exists (select from stellwerk.row_timer r where r.tenant_id = p_step.tenant_id and r.run_id = p_step.run_id and r.step_id = p_step.step_id) then
     return stellwerk.reason_of_row_wait(p_step, p_name, v_limit, v_facts);
   elsif v_timer.timer_id is not null then
     return row(case when v_limit like '%overdue%' then 20 else 32 end, null,
-      format('%s waits %s.', p_name, replace('until ' || v_limit, 'until another', 'another')), v_facts)::stellwerk.reason;
+      format('%s waits %s.', p_name, replace('until ' || v_limit, 'until another', 'another')), v_facts, 'step_timer')::stellwerk.reason;
   elsif v_wait.kind is not null then
     return row(32, null, format('%s waits for its %s since %s.', p_name, v_wait.kind, stellwerk.at_text(v_wait.created_at)),
-      v_facts || jsonb_build_object('kind', v_wait.kind, 'since', v_wait.created_at))::stellwerk.reason;
+      v_facts || jsonb_build_object('kind', v_wait.kind, 'since', v_wait.created_at), 'step_wait')::stellwerk.reason;
   end if;
-  return row(20, null, format('%s is waiting, and nothing is known that would end that, since %s.', p_name, stellwerk.at_text(p_step.queued_at)), v_facts)::stellwerk.reason;
+  return row(20, null, format('%s is waiting, and nothing is known that would end that, since %s.', p_name, stellwerk.at_text(p_step.queued_at)), v_facts,
+             'waits_for_nothing')::stellwerk.reason;
 end
 $$;
 comment on function stellwerk.reason_of_waiting(stellwerk.step, text, integer) is 'Which event, child run or time a waiting step waits for.';
@@ -242,7 +251,8 @@ begin
   select * into v_child from stellwerk.run r where r.tenant_id = p_step.tenant_id and r.run_id = p_wait.child_run_id;
   if v_child.run_id is null then
     return row(20, null, format('%s waits for child run %s, which does not exist, since %s.', p_name, p_wait.child_run_id,
-      stellwerk.at_text(p_wait.created_at)), p_facts || jsonb_build_object('child_run_id', p_wait.child_run_id::text))::stellwerk.reason;
+      stellwerk.at_text(p_wait.created_at)), p_facts || jsonb_build_object('child_run_id', p_wait.child_run_id::text, 'since', p_wait.created_at),
+      'child_missing')::stellwerk.reason;
   end if;
   select w.slug into v_workflow from stellwerk.workflow w where w.tenant_id = v_child.tenant_id and w.workflow_id = v_child.workflow_id;
   -- One level down and no further: whoever wants more asks the child.
@@ -255,7 +265,7 @@ begin
   return row(case when v_first.rank = 20 then 20 else 32 end, null,
     format('%s waits for child run %s (%s), which %s', p_name, v_child.run_id, v_workflow, v_clause),
     p_facts || jsonb_strip_nulls(jsonb_build_object('child_run_id', v_child.run_id::text, 'workflow', v_workflow, 'child_state', v_child.state,
-      'since', p_wait.created_at, 'child_node', v_first.node_id, 'child_evidence', v_first.evidence)))::stellwerk.reason;
+      'since', p_wait.created_at, 'child_node', v_first.node_id, 'child_evidence', v_first.evidence, 'child_code', v_first.code)), 'step_child')::stellwerk.reason;
 end
 $$;
 comment on function stellwerk.reason_of_child(stellwerk.step, stellwerk.wait, text, jsonb, integer) is 'Which child run a step waits for, and what that one waits for.';
@@ -271,14 +281,14 @@ begin
     'table', v_row.slug, 'key', v_row.row_key, 'column', v_row.column_name, 'time', v_row.row_time, 'trouble', v_row.trouble));
   if v_row.trouble is not null then
     return row(20, null, format('%s cannot follow %s of row %s in table %s: %s. Mend it, then: select stellwerk.register_table(…) again.', p_name, v_row.column_name,
-      v_row.row_key, v_row.slug, v_row.trouble), v_facts)::stellwerk.reason;
+      v_row.row_key, v_row.slug, v_row.trouble), v_facts, 'row_unreadable')::stellwerk.reason;
   elsif p_limit is null then
     return row(32, null, format('%s waits for a time in %s of row %s in table %s, which is empty.', p_name, v_row.column_name, v_row.row_key, v_row.slug),
-      v_facts)::stellwerk.reason;
+      v_facts, 'row_empty')::stellwerk.reason;
   end if;
   return row(case when p_limit like '%overdue%' then 20 else 32 end, null,
     format('%s waits %s, following %s of row %s in table %s.', p_name, replace('until ' || p_limit, 'until another', 'another'), v_row.column_name, v_row.row_key,
-           v_row.slug), v_facts)::stellwerk.reason;
+           v_row.slug), v_facts, 'step_row')::stellwerk.reason;
 end
 $$;
 comment on function stellwerk.reason_of_row_wait(stellwerk.step, text, text, jsonb) is 'Which row a waiting step follows, and until when; that the row holds no time, or cannot be read.';

@@ -18,7 +18,7 @@ begin
     'approvals', case when v_task.approvals > 1 then jsonb_build_object('given', v_given, 'needed', v_task.approvals) end));
   if v_task.state = 'completed' then
     return row(31, null, format('%s was decided by %s%s and goes on with the next pump.', p_name, v_task.completed_by, coalesce(' (' || v_task.outcome || ')', '')),
-               p_facts)::stellwerk.reason;
+               p_facts || jsonb_strip_nulls(jsonb_build_object('completed_by', v_task.completed_by, 'outcome', v_task.outcome)), 'task_decided')::stellwerk.reason;
   end if;
   if v_task.claimed_by is not null then
     v_who := format('%s, who works on it since %s', v_task.claimed_by, stellwerk.at_text(v_task.claimed_at));
@@ -44,7 +44,9 @@ begin
   elsif v_task.due_at is not null then
     v_more := v_more || ', due at ' || stellwerk.at_text(v_task.due_at);
   end if;
-  return row(v_rank, null, format('%s waits for %s to do task %s (%s)%s.', p_name, v_who, v_task.task_id, v_task.title, v_more), p_facts)::stellwerk.reason;
+  return row(v_rank, null, format('%s waits for %s to do task %s (%s)%s.', p_name, v_who, v_task.task_id, v_task.title, v_more),
+    p_facts || jsonb_strip_nulls(jsonb_build_object('claimed_at', v_task.claimed_at, 'stand_in', v_stand, 'nobody', v_rank = 20,
+      'overdue', v_task.due_at < stellwerk.clock())), 'step_task')::stellwerk.reason;
 end
 $$;
 comment on function stellwerk.reason_of_task(stellwerk.step, text, jsonb) is 'Which person a waiting step waits for, to do what, until when.';

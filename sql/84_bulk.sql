@@ -9,9 +9,9 @@ declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
   v_id        bigint;
 begin
-  if action is null or action not in ('cancel', 'pause', 'resume', 'retry', 'skip') then
+  if action is null or action not in ('cancel', 'pause', 'resume', 'retry', 'skip', 'migrate') then
     raise exception 'there is no bulk operation %', coalesce(quote_literal(action), 'null')
-      using errcode = 'SW002', hint = 'There are cancel, pause, resume, retry and skip.';
+      using errcode = 'SW002', hint = 'There are cancel, pause, resume, retry, skip and migrate.';
   end if;
   if rate <= 0 or stop_on_error not between 0 and 1 then
     raise exception 'rate % or stop_on_error % is out of range', rate, stop_on_error
@@ -19,6 +19,10 @@ begin
   end if;
   perform stellwerk.check_bulk_filter(v_tenant_id, action, filter);
   perform stellwerk.check_bulk_options(action, coalesce(options, '{}'));
+  if action = 'migrate' then
+    perform stellwerk.check_bulk_migration(v_tenant_id, filter, coalesce(options, '{}'));
+    filter := stellwerk.filter_to_migrate(v_tenant_id, filter, options);
+  end if;
   insert into stellwerk.bulk_operation (tenant_id, action, filter, options, rate, stop_on_error, created_by, history)
   values (v_tenant_id, start_bulk_operation.action, start_bulk_operation.filter, coalesce(start_bulk_operation.options, '{}'),
           start_bulk_operation.rate, start_bulk_operation.stop_on_error, stellwerk.actor(), stellwerk.bulk_history('draft', stellwerk.actor()))
@@ -34,7 +38,7 @@ begin
   return v_id;
 end
 $$;
-comment on function stellwerk.start_bulk_operation(text, jsonb, boolean, integer, double precision, jsonb) is 'Orders cancel, pause, resume, retry or skip for all runs that fit a filter and answers the number of its row in bulk_operation. A dry run, the default, leaves a draft with the count in total; resume_bulk_operation begins it. skip ends the waiting or queued steps on the filter''s node. Errors: SW001, SW002.';
+comment on function stellwerk.start_bulk_operation(text, jsonb, boolean, integer, double precision, jsonb) is 'Orders cancel, pause, resume, retry, skip or migrate for all runs that fit a filter and answers the number of its row in bulk_operation. A dry run, the default, leaves a draft with the count in total; resume_bulk_operation begins it. skip ends the waiting or queued steps on the filter''s node; migrate moves runs of one workflow to options'' version, by its node_map. Errors: SW001, SW002, SW003, SW005.';
 
 create or replace function stellwerk.resume_bulk_operation(operation_id bigint)
 returns void language plpgsql security definer  -- callers have no right to write the tables
@@ -171,7 +175,7 @@ comment on function stellwerk.bulk_values(jsonb) is 'The alternatives of a filte
 create or replace function stellwerk.bulk_states(p_action text, p_filter jsonb)
 returns text[] language sql stable set search_path = '' as $$
   select case when p_filter ? 'state' then array(select e.value from stellwerk.bulk_values(p_filter -> 'state') e (value))
-              when p_action = 'cancel' then array['pending', 'running', 'waiting', 'paused']
+              when p_action in ('cancel', 'migrate') then array['pending', 'running', 'waiting', 'paused']
               when p_action = 'pause' then array['pending', 'running', 'waiting']
               when p_action = 'skip' then array['running', 'waiting', 'paused']
               when p_action = 'resume' then array['paused']
@@ -195,7 +199,7 @@ create or replace function stellwerk.check_bulk_options(p_action text, p_options
 returns void language plpgsql immutable set search_path = '' as $$
 declare
   v_known text[] := case p_action when 'cancel' then array['reason', 'compensate'] when 'retry' then array['from_node', 'version']
-                                    when 'skip' then array['output', 'port'] else '{}' end;
+                                    when 'skip' then array['output', 'port'] when 'migrate' then array['version', 'node_map'] else '{}' end;
   v_wrong text;
 begin
   if jsonb_typeof(p_options) <> 'object' then
@@ -203,7 +207,7 @@ begin
   end if;
   select string_agg(quote_literal(o.key), ', ') into v_wrong from jsonb_each(p_options) o
    where o.key <> all (v_known)
-      or o.key <> 'output' and jsonb_typeof(o.value) <> case o.key when 'compensate' then 'boolean' when 'version' then 'number' else 'string' end;
+      or o.key <> 'output' and jsonb_typeof(o.value) <> case o.key when 'compensate' then 'boolean' when 'version' then 'number' when 'node_map' then 'object' else 'string' end;
   if v_wrong is not null then
     raise exception 'bulk operation % cannot use the options %', p_action, v_wrong
       using errcode = 'SW002', hint = coalesce('It has ' || nullif(array_to_string(v_known, ', '), '') || '.', 'It has none.');

@@ -63,7 +63,9 @@ begin
   select * into v_operation from stellwerk.bulk_operation o where o.tenant_id = p_tenant_id and o.operation_id = p_operation_id;
   select jsonb_object_agg(c.state, c.count), sum(c.count) into v_by_state, v_total
     from (select p.state, count(*) as count from stellwerk.bulk_population(p_tenant_id, v_operation.action, v_operation.filter) p group by p.state) c;
-  update stellwerk.bulk_operation o set total = coalesce(v_total, 0), by_state = coalesce(v_by_state, '{}')
+  update stellwerk.bulk_operation o
+     set total = coalesce(v_total, 0), by_state = coalesce(v_by_state, '{}'),
+         verdicts = case o.action when 'migrate' then stellwerk.judge_bulk_runs(v_operation) end
    where o.tenant_id = p_tenant_id and o.operation_id = p_operation_id;
 end
 $$;
@@ -220,9 +222,14 @@ begin
         'reason', format('%s (bulk operation %s)', coalesce(v_options ->> 'reason', 'cancelled by ' || p_operation.created_by), p_operation.operation_id),
         'compensate', coalesce(v_options -> 'compensate', 'false')));
     when 'retry' then
+      if v_run.parent_run_id is not null then
+        v_run := stellwerk.part_from_caller(v_run);
+      end if;
       perform stellwerk.reopen_run(p_operation.tenant_id, v_run, v_options ->> 'from_node', coalesce((v_options ->> 'version')::integer, v_run.version));
     when 'skip' then
       perform stellwerk.skip_steps_on(p_operation, v_run);
+    when 'migrate' then
+      perform stellwerk.migrate_bulk_run(p_operation, v_run);
     else
       perform stellwerk.apply_order(p_operation.tenant_id, p_run_id, p_operation.action,
         jsonb_build_object('by', format('%s (bulk operation %s)', p_operation.created_by, p_operation.operation_id)));

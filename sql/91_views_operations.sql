@@ -164,7 +164,7 @@ select o.operation_id, o.action, o.filter, o.state, o.reason, o.total, x.handled
  where o.tenant_id = (select stellwerk.current_tenant_id());
 comment on view stellwerk.bulk_progress is 'How far each bulk operation has come. Reads one row for each.';
 comment on column stellwerk.bulk_progress.operation_id is 'The bulk operation.';
-comment on column stellwerk.bulk_progress.action is 'cancel, pause, resume, retry or skip.';
+comment on column stellwerk.bulk_progress.action is 'cancel, pause, resume, retry, skip or migrate.';
 comment on column stellwerk.bulk_progress.filter is 'Which runs.';
 comment on column stellwerk.bulk_progress.state is 'draft, running, paused, completed, stopped or cancelled.';
 comment on column stellwerk.bulk_progress.reason is 'Why it was stopped or cancelled.';

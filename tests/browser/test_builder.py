@@ -202,8 +202,9 @@ def test_versions_stand_side_by_side_and_one_goes_back(page: Page, db: Database)
     expect(page.locator("#node-end")).to_have_class("node added")
     page.locator("#node-big").click()
     expect(page.locator("#changes")).to_contain_text("trigger.payload.total > 200")
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.locator("#version-1").get_by_role("button", name="Roll back").click()
+    page.locator("#version-1").get_by_role("link", name="Roll back").click()
+    expect(page.locator("#changes")).to_contain_text("trigger.payload.total > 200")
+    page.get_by_role("button", name="Publish version 1 again").click()
     expect(page.locator("#version-3")).to_contain_text("new runs use it")
     assert document_of(db, "orders")["nodes"][1]["config"]["condition"] == "trigger.payload.total > 100"
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import psycopg
 from database.helpers import START, document, node, transform
 
+from stellwerk.web.reasons import CLAUSES, sentences
+from stellwerk.web.texts import translate
+
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+"
+
+# What a German sentence about a run must not hold: words of the English one, and values that were not there.
+LEFT = re.compile(r"\b(the|waits|since|None)\b")
 
 
 def explain(db, run_id):
@@ -16,6 +23,15 @@ def explain(db, run_id):
     assert [row["position"] for row in rows] == list(range(1, len(rows) + 1))
     assert rows[0]["reason"] == db.execute("select stellwerk.why(%s)", (run_id,)).fetchone()[0]
     assert all(row["reason"].endswith(".") and row["evidence"] is not None for row in rows)
+    run = {
+        "run_id": run_id,
+        "state": db.execute("select state from stellwerk.run where run_id = %s", (run_id,)).fetchone()[0],
+    }
+    german = [str(each) for each in sentences(partial(translate, "de"), run, rows, {})]
+    for row, sentence in zip(rows, german, strict=True):
+        assert row["code"] in CLAUSES, row
+        assert sentence.endswith("."), sentence
+        assert not LEFT.search(sentence), sentence
     return rows
 
 

@@ -51,6 +51,7 @@ ROUTES = {
     "GET /api/workflows/{slug}/analytics": "read",
     "GET /api/workflows/{slug}/diff": "read",
     "GET /api/workflows/{slug}/executions": "read",
+    "POST /api/workflows/{slug}/backtest": "design",
     "POST /api/workflows/{slug}/migrate-runs": "operate",
     "POST /api/workflows/{slug}/publish": "design",
     "POST /api/workflows/{slug}/rollback": "design",

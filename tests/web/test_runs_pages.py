@@ -259,3 +259,58 @@ def test_schedules_are_held_started_and_made_up_for(
     assert "3 runs are started" in client.post(f"{place}/backfill", data=past, headers=headers).text
     assert client.post(f"{place}/backfill", data={}, headers=headers).status_code == 422
     assert client.get("/schedules/999/times", headers=headers).status_code == 404
+
+
+def test_runs_that_fit_a_filter_are_moved_to_another_version(
+    client: Client,
+    log_in: Any,
+    db: Database,
+    intake: list[int],
+    make_workflow: Callable[..., str],
+) -> None:
+    asked, paid = (node(name, "logic.wait", {"event": name, "correlation": "x"}) for name in ("asked", "paid"))
+    make_workflow(document("intake", [START, asked, paid], ["start -> asked", "asked -> paid"]))
+    headers = {**log_in("operator"), **PART}
+    wish = {"action": "migrate", "workflow": "intake", "state": "waiting"}
+    form = client.get("/bulk/order", params=wish, headers=headers).text
+    assert '<option value="2">2 · active' in form
+    assert "Choose a workflow" in client.get("/bulk/order", params={"action": "migrate"}, headers=headers).text
+    assert client.get("/bulk/order", params={"action": "odd"}, headers=headers).status_code == 404
+    place = client.post("/bulk", data={**wish, "version": "2"}, headers=headers).headers["hx-redirect"]
+    draft = client.get(place, headers=headers).text
+    assert "2 need a counterpart" in draft
+    assert 'name="map.sure"' in draft
+    client.cookies.set("language", "de")
+    assert "hat in Version 2 keine Entsprechung; möglich wäre asked, paid" in client.get(place, headers=headers).text
+    client.cookies.set("language", "en")
+    again = client.post(f"{place}/map", data={"map.sure": "asked"}, headers=headers).headers["hx-redirect"]
+    assert "2 can move" in client.get(again, headers=headers).text
+    assert client.post(f"{place}/begin", headers=headers).status_code == 409, "the draft before is discarded"
+    client.post(f"{again}/begin", headers=headers)
+    db.execute("select stellwerk.tick()")
+    assert [run(db, number)["version"] for number in intake] == [2, 1, 2]
+
+
+def test_a_refused_retry_leads_to_the_caller(
+    client: Client, log_in: Any, db: Database, make_workflow: Callable[..., str], run_all: Callable[..., int]
+) -> None:
+    make_workflow(document("inner", [START, transform("price", "{{ 1 / 0 }}")], ["start -> price"]))
+    call = node("ask", "logic.call", {"workflow": "inner"})
+    make_workflow(document("outer", [START, call], ["start -> ask"]))
+    outer = start(db, "outer")
+    run_all(db)
+    (inner,) = db.execute("select run_id from stellwerk.run where parent_run_id = %s", [outer]).fetchone() or (0,)
+    headers = {**log_in("operator"), **PART}
+    assert f'href="/runs/{outer}"' in client.get(f"/runs/{inner}/act/retry", headers=headers).text
+    refused = client.post(f"/runs/{inner}/retry", data={}, headers=headers)
+    assert refused.status_code == 409
+    assert f'Retry run <a class="link" href="/runs/{outer}">{outer}</a> instead' in refused.text
+    client.cookies.set("language", "de")
+    refused = client.post(f"/runs/{inner}/retry", data={}, headers=headers)
+    client.cookies.delete("language")
+    assert f'Wiederholen Sie stattdessen Lauf <a class="link" href="/runs/{outer}">' in refused.text
+    # What is refused to one run is refused to it among many.
+    place = client.post("/bulk", data={"action": "retry", "workflow": "inner"}, headers=headers).headers["hx-redirect"]
+    client.post(f"{place}/begin", headers=headers)
+    db.execute("select stellwerk.tick()")
+    assert "0 done, 1 skipped" in client.get(place, headers=headers).text

@@ -1,4 +1,4 @@
-"""`stellwerk bulk …`: cancel, pause, resume, retry or skip many runs at once."""
+"""`stellwerk bulk …`: cancel, pause, resume, retry, skip or migrate many runs at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from stellwerk.engine import Engine
 from stellwerk.errors import UnknownThing, UsageError
 
 app = typer.Typer(
-    help="Cancel, pause, resume, retry or skip many runs at once.", no_args_is_help=True, rich_markup_mode=None
+    help="Cancel, pause, resume, retry, skip or migrate many runs at once.", no_args_is_help=True, rich_markup_mode=None
 )
 
 OPERATION = typer.Argument(help="The operation's number.", metavar="ID")
-ACTIONS = ("cancel", "pause", "resume", "retry", "skip")
+ACTIONS = ("cancel", "pause", "resume", "retry", "skip", "migrate")
 COLUMNS = ["operation_id", "action", "state", "total", "done", "skipped", "failed", "share", "created_at", "created_by"]
 
 
@@ -31,7 +31,9 @@ def start(
     state: str | None = typer.Option(None, "--state", help="Only runs in this state."),
     node: str | None = typer.Option(None, "--node", help="Only runs with a live or failed step on this node."),
     error_class: str | None = typer.Option(None, "--error-class", help="Only runs that failed with this class."),
-    options: str = typer.Option("{}", "--options", help="JSON, or @FILE: reason, compensate; from_node; output, port."),
+    options: str = typer.Option(
+        "{}", "--options", help="JSON, or @FILE: reason, compensate; from_node; output, port; version, node_map."
+    ),
     rate: int | None = typer.Option(None, "--rate", help="At most so many runs per second.", min=1),
     stop_on_error: float | None = typer.Option(
         None, "--stop-on-error", help="Stop when more than this share of the runs failed.", min=0.0, max=1.0

@@ -24,6 +24,7 @@ from stellwerk.errors import (
     VersionConflict,
     WrongState,
 )
+from stellwerk.web import texts
 from stellwerk.web.access import login_path
 from stellwerk.web.desk import Desk
 from stellwerk.web.exchange import Refused
@@ -62,8 +63,11 @@ def refuse(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         status = STATUS.get(type(error), 500)
         if status >= 500:
             log.error("%s %s: %s", request.method, _path(request), error.message)
-        hint = ". ".join(part.rstrip(".") for part in (error.detail, error.hint) if part) or None
-        return _answer(request, status, error.message, hint)
+        # Scripts of pages ask as programs do, and show the answer to people; only browsers have chosen a language.
+        for_people = "language" in request.cookies or not for_program(request)
+        language = Desk(request, request.app.state).language if for_people else texts.LANGUAGES[0]
+        more = [texts.said(language, part).rstrip(".") for part in (error.detail, error.hint) if part]
+        return _answer(request, status, texts.said(language, error.message), ". ".join(more) or None)
     log.exception("%s %s failed", request.method, _path(request))
     return _answer(request, 500, "something went wrong here; the log says what")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ from typing import Any
 import jinja2
 from litestar.contrib.jinja import JinjaTemplateEngine
 from litestar.template.config import TemplateConfig
+from markupsafe import Markup, escape
 
 from stellwerk import resources
 from stellwerk.definition.catalog import NODE_TYPES
+from stellwerk.web.reasons import sentences
+from stellwerk.web.texts import said
 
 STATIC = Path(__file__).with_name("static")
 
@@ -38,8 +42,10 @@ def templates() -> TemplateConfig[JinjaTemplateEngine]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(asset=asset, glyph=glyph)
-    environment.filters.update(pretty=pretty, iso=iso, exact=exact, count=count, span=span, node_icon=node_icon)
+    environment.globals.update(asset=asset, glyph=glyph, sentences=sentences, said=said)
+    environment.filters.update(
+        pretty=pretty, iso=iso, exact=exact, count=count, span=span, node_icon=node_icon, run_links=run_links
+    )
     return TemplateConfig(instance=JinjaTemplateEngine.from_environment(environment))
 
 
@@ -95,6 +101,14 @@ def span(seconds: float) -> str:
     below, smaller = units[first + 1]
     rest = int(seconds % length / smaller)
     return f"{int(seconds / length)} {name} {rest} {below}" if rest else f"{int(seconds / length)} {name}"
+
+
+RUN = re.compile(r"\b([Rr]un|Lauf) (\d{1,18})\b")
+
+
+def run_links(text: str) -> Markup:
+    """A sentence in which the runs that it names can be opened."""
+    return Markup(RUN.sub(r'\1 <a class="link" href="/runs/\2">\2</a>', str(escape(text))))
 
 
 # What the catalog calls icons that the sprite knows by another name.

@@ -14,7 +14,7 @@ from stellwerk.web.graph_layout import HEIGHT, WIDTH, Layout, lay_out
 WINDOW = 200  # steps of the timeline that are shown at once
 
 RUN = """
-  select r.*, w.name, v.document, e.reason as why, e.node_id as why_node, e.evidence,
+  select r.*, w.name, v.document,
          (select c.case_id from stellwerk.backoffice_case c
            where c.tenant_id = (select stellwerk.current_tenant_id()) and c.run_id = r.run_id) as case_id
     from stellwerk.run_overview r
@@ -144,7 +144,8 @@ class RunView:
     waits: list[Row]
     links: Row
     actions: list[str]
-    why_node: str | None
+    reasons: list[Row]
+    names: dict[str, str]
     width: int = WIDTH
     height: int = HEIGHT
 
@@ -162,11 +163,12 @@ def read_run(engine: Engine, run_id: int) -> RunView:
     steps, earlier = read_steps(engine, run_id, None)
     names = node_names(document)
     begin, end = time_shown(run, steps)
+    nodes, wires = graph_of(document, layout, kinds, loops)
     return RunView(
         run=run,
         layout=layout,
-        nodes=_nodes(document, layout, kinds, loops, names),
-        wires=_wires(layout, kinds),
+        nodes=nodes,
+        wires=wires,
         steps=[step_view(step, names, begin, end) for step in steps],
         earlier=earlier,
         begin=begin,
@@ -174,7 +176,8 @@ def read_run(engine: Engine, run_id: int) -> RunView:
         waits=engine.rows(WAITS, [run_id]) if run["state"] in LIVE else [],
         links=engine.row(LINKS, {"run": run_id, "event": run["event_id"]}),  # type: ignore[arg-type]
         actions=actions_of(run),
-        why_node=names.get(run["why_node"], run["why_node"]),
+        reasons=engine.explain_run(run_id),
+        names=names,
     )
 
 
@@ -247,6 +250,13 @@ def step_view(step: Row, names: dict[str, str], begin: datetime.datetime, end: d
 
 def _time(value: str | None) -> datetime.datetime | None:
     return datetime.datetime.fromisoformat(value) if value else None
+
+
+def graph_of(
+    document: dict[str, Any], layout: Layout, kinds: list[Row], loops: dict[str, Row]
+) -> tuple[list[NodeView], list[WireView]]:
+    """Nodes and wires of a drawing, given how many steps of each node are in which state and left by which port."""
+    return _nodes(document, layout, kinds, loops, node_names(document)), _wires(layout, kinds)
 
 
 def _nodes(

@@ -14,11 +14,20 @@ from stellwerk.web import cursors, exchange
 from stellwerk.web.desk import Desk
 from stellwerk.web.exchange import Anything, Given, Id, Paged, Refused, Shown, Text, answer
 
-Action = Literal["cancel", "pause", "resume", "retry", "skip"]
+Action = Literal["cancel", "pause", "resume", "retry", "skip", "migrate"]
 
+PROGRESS = """
+  select p.*, o.options, o.by_state, o.verdicts from stellwerk.bulk_progress p
+    join stellwerk.bulk_operation o on o.tenant_id = (select stellwerk.current_tenant_id())
+        and o.operation_id = p.operation_id
+   where p.operation_id = %s
+"""
 LIST = """
-  select * from stellwerk.bulk_progress where %(before)s::bigint is null or operation_id < %(before)s
-   order by operation_id desc limit %(limit)s
+  select p.*, o.options, o.by_state, o.verdicts from stellwerk.bulk_progress p
+    join stellwerk.bulk_operation o on o.tenant_id = (select stellwerk.current_tenant_id())
+        and o.operation_id = p.operation_id
+   where %(before)s::bigint is null or p.operation_id < %(before)s
+   order by p.operation_id desc limit %(limit)s
 """
 
 
@@ -28,9 +37,14 @@ class BulkOperation(Shown):
     operation_id: Id
     action: Action
     filter: Anything
+    options: Anything
     state: Literal["draft", "running", "paused", "completed", "stopped", "cancelled"]
     reason: str | None
     total: int = Field(description="How many runs fit the filter.")
+    by_state: Anything = Field(description="The same by the state that they were in.")
+    verdicts: Anything | None = Field(
+        description="For `migrate`, as counted: `counts` by verdict, and the first runs that cannot move in `left`."
+    )
     handled: int
     done: int
     skipped: int
@@ -69,7 +83,8 @@ class BulkOrder(Given):
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="reason, compensate (cancel); from_node, version (retry); output, port (skip).",
+        description="reason, compensate (cancel); from_node, version (retry); output, port (skip);"
+        " version, node_map (migrate).",
     )
 
 
@@ -184,7 +199,7 @@ def cancel_bulk_operation(desk: Desk, operation_id: str, given: Ending | None) -
 
 
 def _progress(engine: Engine, operation_id: int) -> dict[str, Any]:
-    rows = engine.rows("select * from stellwerk.bulk_progress where operation_id = %s", [operation_id])
+    rows = engine.rows(PROGRESS, [operation_id])
     if not rows:
         raise UnknownThing(f"there is no bulk operation {operation_id}")
     return rows[0]

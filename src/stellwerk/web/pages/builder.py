@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -11,6 +13,7 @@ from litestar import Response, Router
 from litestar.exceptions import NotFoundException
 from psycopg.types.json import Jsonb
 
+from stellwerk import gallery
 from stellwerk.definition.catalog import node_type
 from stellwerk.definition.compile import Compiled, compile_workflow
 from stellwerk.engine import Engine, Row
@@ -82,12 +85,13 @@ def show_builder(desk: Desk, slug: str) -> Any:
         "active": workflow["active_version"],
         "isDraft": workflow["is_draft"],
         "savedAt": workflow["saved_at"].isoformat(),
-        **verdict(compiled),
+        **verdict(compiled, desk.language),
         "palette": palette.palette(desk.t),
         "functions": [{**each, "title": desk.t(each["title"])} for each in palette.functions()],
         "settingsSchema": palette.settings_form(desk.t),
         "names": names,
         "samples": [{**run, "created_at": run["created_at"].isoformat()} for run in recent],
+        "sample": sample_of(slug),
         "may": {"design": desk.may("design"), "start": desk.may("start")},
         "texts": texts.area(desk.language, "builder"),
         "icons": rendering.asset("icons.svg"),
@@ -101,10 +105,16 @@ def show_builder(desk: Desk, slug: str) -> Any:
     )
 
 
+def sample_of(slug: str) -> dict[str, Any] | None:
+    """The sample event of the template that a workflow was installed from, by its name; it lends a first payload."""
+    template = gallery.templates().get(re.sub(r"-\d+$", "", slug)) or gallery.templates().get(slug)
+    return template.sample.fresh_payload(datetime.datetime.now(datetime.UTC)) if template else None
+
+
 @routes.post("/workflow-builder/{slug:str}/check", needs="read", status_code=200)
-def check(slug: str, data: dict[str, Any]) -> dict[str, Any]:
+def check(desk: Desk, slug: str, data: dict[str, Any]) -> dict[str, Any]:
     """Compiles the document as it stands on the canvas; nothing is stored."""
-    return verdict(compile_workflow(own(data.get("document"), slug)))
+    return verdict(compile_workflow(own(data.get("document"), slug)), desk.language)
 
 
 @routes.put("/workflow-builder/{slug:str}", needs="design")
@@ -118,7 +128,7 @@ def save(desk: Desk, slug: str, data: dict[str, Any]) -> dict[str, Any]:
         if data.get("over"):
             tag = find(engine, slug)["tag"]
         saved = store(engine, compiled, tag)
-    return {**saved, **verdict(compiled)}
+    return {**saved, **verdict(compiled, desk.language)}
 
 
 @routes.get("/workflow-builder/{slug:str}/document")
@@ -131,6 +141,19 @@ def show_document(desk: Desk, slug: str) -> Response[Any]:
         media_type="application/json",
         headers={"content-disposition": f'attachment; filename="{slug}.json"'},
     )
+
+
+@routes.get("/workflow-builder/{slug:str}/draft")
+def show_draft(desk: Desk, slug: str) -> dict[str, Any]:
+    """The document as it is stored now, for one who has an older one on the canvas."""
+    with desk.engine() as engine:
+        workflow = find(engine, slug)
+    return {
+        "document": workflow["document"],
+        "tag": workflow["tag"],
+        "version": workflow["version"],
+        "isDraft": workflow["is_draft"],
+    }
 
 
 @routes.get("/workflow-builder/{slug:str}/publishing")
@@ -259,7 +282,7 @@ def store(engine: Engine, compiled: Compiled, tag: Any) -> dict[str, Any]:
     )
 
 
-def verdict(compiled: Compiled) -> dict[str, Any]:
+def verdict(compiled: Compiled, language: str) -> dict[str, Any]:
     """What the canvas shows of a compiled document: its problems, and the ports of its nodes."""
     ports: dict[str, list[str]] = {}
     for node in compiled.document.get("nodes") or []:
@@ -272,7 +295,15 @@ def verdict(compiled: Compiled) -> dict[str, Any]:
         if kind is not None:
             config = node.get("config")
             ports[node["id"]] = list(kind.ports_for(config if isinstance(config, dict) else {}))
-    return {"problems": [problem.as_json() for problem in compiled.problems], "ports": ports}
+    problems = [
+        {
+            **problem.as_json(),
+            "message": texts.said(language, problem.message),
+            "hint": problem.hint and texts.said(language, problem.hint),
+        }
+        for problem in compiled.problems
+    ]
+    return {"problems": problems, "ports": ports}
 
 
 def triggers_of(document: Any, desk: Desk) -> list[dict[str, Any]]:
@@ -294,6 +325,7 @@ router = Router(
         check,
         save,
         show_document,
+        show_draft,
         show_publishing,
         publish,
         show_context,

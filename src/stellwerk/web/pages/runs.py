@@ -14,7 +14,7 @@ from litestar.params import Body, Parameter
 
 from stellwerk.engine import Row
 from stellwerk.errors import InvalidPayload, StellwerkError, UnknownThing, UsageError
-from stellwerk.web import cursors, routes
+from stellwerk.web import cursors, routes, texts
 from stellwerk.web.desk import Desk
 from stellwerk.web.posted import number
 from stellwerk.web.run_view import node_names, read_run, read_steps, step_view, time_shown
@@ -256,7 +256,7 @@ def show_action(desk: Desk, run_id: int, action: str, node: str = "", step: int 
         if action == "retry":
             document = _document(engine.rows(DOCUMENT, [run["workflow"], run["version"]]))
             values["nodes"] = node_names(document)
-            values["version"] = run["version"]
+            values["version"], values["caller"] = run["version"], run["parent_run_id"]
             values["versions"] = [row["version"] for row in engine.rows(VERSIONS, [run["workflow"], run["version"]])]
         elif action == "edit":
             values["payload"] = run["payload"]
@@ -287,7 +287,7 @@ def show_plan(desk: Desk, run_id: int, from_node: str = "") -> Any:
         with desk.engine() as engine:
             plan = engine.retry_plan(run_id, from_node or None)
     except StellwerkError as error:
-        refusal = ". ".join(part for part in (error.message, error.hint) if part)
+        refusal = ". ".join(texts.said(desk.language, part) for part in (error.message, error.hint) if part)
     return desk.page("runs/_plan.html", plan=plan, refusal=refusal)
 
 
@@ -327,11 +327,11 @@ def retry(desk: Desk, state: State, run_id: int, data: Form) -> Any:
 @routes.post("/runs/{run_id:int}/edit", needs="operate", status_code=200)
 def edit(desk: Desk, state: State, run_id: int, data: Form) -> Any:
     """Change what it goes on with."""
-    payload = _json(data.get("payload", ""), "the payload")
+    payload = read_json(data.get("payload", ""), "the payload")
     with desk.engine() as engine:
         before = _run(engine.rows("select * from stellwerk.run_overview where run_id = %s", [run_id]), run_id)
         engine.edit_run(
-            run_id, payload if payload != before["payload"] else None, _json(data.get("vars", ""), "the variables")
+            run_id, payload if payload != before["payload"] else None, read_json(data.get("vars", ""), "the variables")
         )
     return _acted(desk, state, run_id, desk.t("It is changed. Retry or resume the run to go on with it."))
 
@@ -343,7 +343,7 @@ def skip(desk: Desk, state: State, run_id: int, data: Form) -> Any:
         engine.skip_step(
             run_id,
             number(data.get("step", "")),
-            _json(data.get("output", ""), "the output"),
+            read_json(data.get("output", ""), "the output"),
             data.get("port") or "next",
         )
     return _acted(desk, state, run_id, desk.t("The step is skipped."))
@@ -355,7 +355,7 @@ def send_signal(desk: Desk, state: State, run_id: int, data: Form) -> Any:
     with desk.engine() as engine:
         _run(engine.rows(THERE, [run_id]), run_id)
         woken = engine.signal(
-            data.get("event", ""), data.get("correlation", ""), _json(data.get("payload", ""), "the payload")
+            data.get("event", ""), data.get("correlation", ""), read_json(data.get("payload", ""), "the payload")
         )
     return _acted(desk, state, run_id, desk.t("The event is sent; it woke {count}.", count=woken))
 
@@ -367,7 +367,7 @@ def _acted(desk: Desk, state: State, run_id: int, message: str) -> Any:
     return desk.page("runs/_acted.html", view=view, message=message)
 
 
-def _json(text: str, what: str) -> Any:
+def read_json(text: str, what: str) -> Any:
     if not text.strip():
         return None
     try:

@@ -41,8 +41,9 @@ Form = Body(media_type=RequestEncodingType.URL_ENCODED)
 
 
 @routes.get("/workflows/{slug:str}/versions")
-def show_versions(desk: Desk, slug: str, a: int | None = None, b: int | None = None) -> Any:
-    """The list, and two of them on one canvas: without a wish, the newest and the one before it."""
+def show_versions(desk: Desk, slug: str, a: int | None = None, b: int | None = None, back: bool = False) -> Any:
+    """The list, and two of them on one canvas: without a wish, the newest and the one before it; `back` offers a
+    roll-back to the second."""
     with desk.engine() as engine:
         workflow = builder.find(engine, slug)
         versions = engine.rows(VERSIONS, [slug, MOST_VERSIONS])
@@ -69,6 +70,7 @@ def show_versions(desk: Desk, slug: str, a: int | None = None, b: int | None = N
         workflow=workflow,
         versions=versions,
         live=live,
+        back=back and desk.may("design") and workflow["active_version"] == a and a != b,
         a=a,
         b=b,
         data=json.dumps(data, ensure_ascii=False, default=str),
@@ -108,6 +110,15 @@ def migrate(desk: Desk, slug: str, data: Annotated[dict[str, str], Form]) -> Any
         return desk.page("versions/_migration.html", **told(rows, start, to, []), slug=slug, moved=True)
 
 
+@routes.post("/workflows/{slug:str}/migration-undo", needs="operate", status_code=200)
+def move_back(desk: Desk, slug: str, data: Annotated[dict[str, str], Form]) -> Any:
+    """Takes a move back for the runs that have not gone on since."""
+    with desk.engine() as engine:
+        builder.find(engine, slug)
+        rows = engine.undo_migration(number_of(data, "migration"), dry_run=False)
+        return desk.page("versions/_moved_back.html", back=sum(row["verdict"] == "ok" for row in rows), rows=rows)
+
+
 def planned(engine: Engine, slug: str, data: dict[str, str]) -> dict[str, Any]:
     """The verdicts of a dry run, and which node is taken for which."""
     start, to, node_map = number_of(data, "from"), number_of(data, "to"), map_of(data)
@@ -128,7 +139,16 @@ def told(rows: list[Row], start: int, to: int, nodes: list[dict[str, Any]]) -> d
         counts[row["verdict"]] = counts.get(row["verdict"], 0) + 1
     rows.sort(key=lambda row: (row["verdict"] == "ok", row["run_id"]))
     shown = rows[:SHOWN_VERDICTS]
-    return {"rows": shown, "counts": counts, "total": len(rows), "start": start, "to": to, "nodes": nodes}
+    migration = next((row["migration_id"] for row in rows if row["migration_id"] is not None), None)
+    return {
+        "rows": shown,
+        "counts": counts,
+        "total": len(rows),
+        "start": start,
+        "to": to,
+        "nodes": nodes,
+        "migration": migration,
+    }
 
 
 def builder_nodes(engine: Engine, slug: str, version: int, kind: str) -> list[str]:
@@ -153,4 +173,4 @@ def number_of(data: dict[str, str], name: str) -> int:
     return int(value)
 
 
-router = Router("/", route_handlers=[show_versions, roll_back, discard, plan_migration, migrate])
+router = Router("/", route_handlers=[show_versions, roll_back, discard, plan_migration, migrate, move_back])

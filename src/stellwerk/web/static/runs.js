@@ -49,16 +49,4 @@
       event.detail.parameters[name] = new Date(value).toISOString();
     }
   });
-
-  // Moving runs to another version is done where the versions are.
-  const migrate = document.getElementById("migrate");
-  const workflow = document.querySelector("#filter select[name=workflow]");
-  function follow() {
-    migrate.hidden = !workflow.value;
-    migrate.href = `/workflows/${encodeURIComponent(workflow.value)}/versions`;
-  }
-  if (migrate && workflow) {
-    workflow.addEventListener("change", follow);
-    follow();
-  }
 })();

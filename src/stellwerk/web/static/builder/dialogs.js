@@ -77,53 +77,6 @@ export function helpDialog(back) {
   openDialog(t("Keys"), el("dl", { class: "keys" }, keyTable().map(([keys, text]) => [el("dt", {}, el("kbd", {}, keys)), el("dd", {}, text)])), { back });
 }
 
-/** The document as text; what is written there is drawn as soon as it is taken over. */
-export function jsonDialog(model, slug, mayChange) {
-  const area = el("textarea", { class: "mono json", spellcheck: "false", rows: "28", "aria-label": t("The document in JSON"), disabled: !mayChange });
-  area.value = JSON.stringify(model.document, null, 2);
-  const wrong = el("p", { class: "error", role: "status" });
-  const file = el("input", { type: "file", accept: "application/json,.json", class: "sr-only", id: "import-file", onchange: async () => {
-    if (file.files[0]) area.value = await file.files[0].text();
-    check();
-  } });
-  const check = () => {
-    try {
-      const value = JSON.parse(area.value);
-      if (!value || typeof value !== "object" || Array.isArray(value)) throw new Error(t("The document must be an object."));
-      wrong.textContent = "";
-      return value;
-    } catch (error) {
-      wrong.textContent = error.message;
-      return null;
-    }
-  };
-  area.addEventListener("input", check);
-  openDialog(t("Document"), [area, wrong, file], {
-    wide: true,
-    actions: [
-      mayChange ? el("label", { class: "button", for: "import-file" }, icon("folder"), t("Import a file")) : null,
-      button(t("Copy"), () => navigator.clipboard?.writeText(area.value), { symbol: "copy" }),
-      button(t("Export"), () => download(`${slug}.json`, area.value), { symbol: "down" }),
-      el("span", { class: "grow" }),
-      mayChange ? (close) => button(t("Take over"), () => {
-        const value = check();
-        if (!value) return;
-        model.replace({ ...value, slug });
-        close();
-      }, { kind: "primary" }) : null,
-    ].filter(Boolean),
-  });
-  area.focus();
-  area.setSelectionRange(0, 0);
-  area.scrollTop = 0;
-}
-
-function download(name, text) {
-  const link = el("a", { href: URL.createObjectURL(new Blob([text], { type: "application/json" })), download: name });
-  link.click();
-  URL.revokeObjectURL(link.href);
-}
-
 /** A payload: fields from the input schema, or JSON. Answers `{ element, read }`. */
 export function payloadForm(schema, start) {
   let value = start && typeof start === "object" ? structuredClone(start) : start ?? {};
@@ -227,7 +180,16 @@ export async function publishDialog(model, slug, onDone) {
       t("They keep their version; new runs take the new one. Runs can be moved on the page of versions."))))
       : found.isDraft && found.active ? el("p", { class: "small muted" }, t("No run is under way.")) : null,
   ];
-  openDialog(t("Publish"), content, {
+  const past = found.isDraft && found.active && !errors ? el("div", { class: "stack" }, button(t("Try it on past runs"), async (event) => {
+    event.target.disabled = true;
+    try {
+      past.replaceChildren(...pastRuns(await ask("POST", `/api/workflows/${slug}/backtest`, { version: found.version })));
+    } catch (error) {
+      event.target.disabled = false;
+      tellRefusal(event.target.closest("dialog"), error);
+    }
+  }, { symbol: "history" })) : null;
+  openDialog(t("Publish"), [...content, past], {
     wide: true,
     actions: [(close, window) => button(t("Publish version {version}", { version: found.version }), async (event) => {
       event.target.disabled = true;
@@ -241,6 +203,19 @@ export async function publishDialog(model, slug, onDone) {
       }
     }, { kind: "primary", disabled: !found.isDraft || errors > 0 })],
   });
+}
+
+/** What a draft would have made of runs that have ended: how many go the same way, and where the others part. */
+function pastRuns(found) {
+  const others = found.items.filter((each) => !each.same);
+  return [
+    el("p", {}, found.runs ? t("{same} of {runs} past runs would go the same way to the same output.", found) : t("No run has ended yet.")),
+    others.length ? el("table", { class: "changes" }, el("tbody", {}, others.map((each) => el("tr", {},
+      el("td", {}, el("a", { class: "link", href: `/runs/${each.run_id}`, target: "_blank" }, `#${each.run_id}`)),
+      el("td", {}, el("code", {}, each.before), " → ", el("code", {}, each.after)),
+      el("td", {}, each.parted_at ? t("other way at {node}", { node: each.parted_at }) : t("other output"), each.reason ? el("div", { class: "small muted" }, each.reason) : null))))) : null,
+    el("p", { class: "small muted" }, t("Calls, tasks and waits gave what they gave then; nothing was done outside.")),
+  ].filter(Boolean);
 }
 
 /** What is simulated with which payload; `go(payload, trigger, ports)` walks it. */

@@ -4,6 +4,9 @@ const COLUMN = 270;
 const GAP = 34;
 const ROOM = 16; // for an edge that passes
 const SWEEPS = 12;
+const UNFOLDED = 10; // columns that stand in one band; longer ways go on below, as lines of a text do
+const BETWEEN_BANDS = 90;
+const SHAPE = 1.6; // how much wider than high the whole is wanted
 
 /**
  * Where each node goes.
@@ -152,12 +155,30 @@ function place(rows, edges, height, origin) {
       });
     }
   }
-  const top = Math.min(...y.values(), 0);
+  return folded(rows, y, height, origin);
+}
+
+/** Columns from left to right; where there are many, in bands one below the other. */
+function folded(rows, y, height, origin) {
+  const bottom = (name) => y.get(name) + height.get(name);
+  const tallest = Math.max(...[...y.keys()].map(bottom), 0) - Math.min(...y.values(), 0) + BETWEEN_BANDS;
+  let wide = rows.length;
+  if (rows.length > UNFOLDED) {
+    wide = 6;
+    while (wide < rows.length && wide * COLUMN < SHAPE * Math.ceil(rows.length / wide) * tallest) wide += 1;
+  }
   const found = new Map();
-  rows.forEach((row, index) => {
-    for (const name of row) {
-      found.set(name, { x: origin.x + index * COLUMN, y: Math.round((origin.y + y.get(name) - top) / 10) * 10 });
-    }
-  });
+  let begin = origin.y;
+  for (let first = 0; first < rows.length; first += wide) {
+    const band = rows.slice(first, first + wide);
+    const names = band.flat();
+    const top = Math.min(...names.map((name) => y.get(name)));
+    band.forEach((row, index) => {
+      for (const name of row) {
+        found.set(name, { x: origin.x + index * COLUMN, y: Math.round((begin + y.get(name) - top) / 10) * 10 });
+      }
+    });
+    begin += Math.max(...names.map(bottom)) - top + BETWEEN_BANDS;
+  }
   return found;
 }

@@ -2,10 +2,11 @@
 
 import { Canvas } from "./canvas.js";
 import { Completion, scopeOf } from "./completion.js";
-import { connectDialog, goDialog, helpDialog, jsonDialog, openDialog, publishDialog, runDialog, simulateDialog } from "./dialogs.js";
+import { connectDialog, goDialog, helpDialog, openDialog, publishDialog, runDialog, simulateDialog } from "./dialogs.js";
 import { button, debounce, el, icon, useSprites } from "./dom.js";
 import { edgeAt, giveHands } from "./hands.js";
 import { Inspector } from "./inspector.js";
+import { download, jsonDialog } from "./json_view.js";
 import { giveKeys } from "./keyboard.js";
 import { addMinimap } from "./minimap.js";
 import { Model } from "./model.js";
@@ -189,7 +190,7 @@ at("tools").append(
 );
 
 function startPayload() {
-  return state.payload ?? values.context?.trigger?.payload ?? sampleOf(model.document.input_schema) ?? {};
+  return state.payload ?? values.context?.trigger?.payload ?? data.sample ?? sampleOf(model.document.input_schema) ?? {};
 }
 
 function sampleOf(schema) {
@@ -297,13 +298,20 @@ async function store(over = false) {
   }
 }
 
-/** Somebody else has saved: nothing is lost, and nobody is overwritten without being asked. */
+/** Somebody else has saved: nothing is lost, and nobody is overwritten without being asked. Mine stays one undo away. */
 function conflict(error) {
   state.stopped = true;
   const row = notice(error.message, "fail", false);
   const settle = () => { state.stopped = false; row.remove(); };
   row.append(
-    button(t("Load it again"), () => location.reload(), { kind: "small" }),
+    button(t("Take theirs (Undo brings mine back)"), async () => {
+      const theirs = await ask("GET", `/workflow-builder/${slug}/draft`);
+      settle();
+      Object.assign(state, { tag: theirs.tag, version: theirs.version, isDraft: theirs.isDraft });
+      model.replace(theirs.document);
+      drawHead();
+    }, { kind: "small" }),
+    button(t("Export mine"), () => download(`${slug}.json`, JSON.stringify(model.document, null, 2)), { kind: "small" }),
     button(t("Save over it"), async () => { settle(); await store(true); drawHead(); }, { kind: "small danger" }));
 }
 
