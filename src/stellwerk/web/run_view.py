@@ -21,7 +21,6 @@ RUN = """
     join stellwerk.workflow w on w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = r.workflow
     join stellwerk.workflow_version v on v.tenant_id = w.tenant_id and v.workflow_id = w.workflow_id
         and v.version = r.version
-    left join lateral (select x.* from stellwerk.explain_run(r.run_id) x order by x.position limit 1) e on true
    where r.run_id = %s
 """
 NODES = """

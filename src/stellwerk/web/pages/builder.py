@@ -38,9 +38,10 @@ WORKFLOW = """
 LIVE_RUNS = """
   select v.version, count(*) as runs
     from stellwerk.workflow w
+   cross join unnest(array['pending', 'running', 'waiting', 'paused']) s (state)
    cross join lateral (
      select r.version from stellwerk.run r
-      where r.tenant_id = w.tenant_id and r.workflow_id = w.workflow_id and r.ended_at is null
+      where r.tenant_id = w.tenant_id and r.workflow_id = w.workflow_id and r.state = s.state and r.ended_at is null
       order by r.run_id desc limit 1000) v
    where w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = %s
    group by v.version order by v.version desc
@@ -86,7 +87,7 @@ def show_builder(desk: Desk, slug: str) -> Any:
         "isDraft": workflow["is_draft"],
         "savedAt": workflow["saved_at"].isoformat(),
         **verdict(compiled, desk.language),
-        "palette": palette.palette(desk.t),
+        "palette": palette.palette(desk.language),
         "functions": [{**each, "title": desk.t(each["title"])} for each in palette.functions()],
         "settingsSchema": palette.settings_form(desk.t),
         "names": names,
@@ -238,6 +239,7 @@ def script(version: str, folder: str, name: str) -> Response[bytes]:
     )
 
 
+@cache
 def module(folder: str, name: str) -> str:
     """The address of a module; it changes whenever one of its folder does."""
     digest = hashlib.sha256()

@@ -109,14 +109,14 @@ def count_runs(desk: Desk, data: Form) -> Any:
         if not chosen:
             raise UsageError(desk.t("Choose first which runs: a workflow, a state, a time or words."))
         rate, stop = data.get("rate"), data.get("stop")
-        number = engine.start_bulk_operation(
+        begun = engine.start_bulk_operation(
             action,
             chosen,
             rate=number(rate) if rate else None,
             stop_on_error=number(stop) / 100 if stop else None,
             options=options_of(action, data),
         )
-    return desk.go(f"/bulk/{number}")
+    return desk.go(f"/bulk/{begun}")
 
 
 def options_of(action: str, data: dict[str, str]) -> dict[str, Any]:
