@@ -41,7 +41,7 @@ comment on function stellwerk.leave_worker(bigint) is 'A worker that stops takes
 
 create or replace function stellwerk.begin_steps(p_worker_id bigint, p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[])
 returns table (run_id bigint, step_id bigint, attempt integer, node_id text, type text, visit integer, config jsonb, timeout_seconds double precision,
-               idempotency_key text, failures integer, workflow text)
+               idempotency_key text, failures integer, workflow text, traceparent text)
 language plpgsql security definer  -- workers have no right to write the tables
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
@@ -86,7 +86,8 @@ begin
   return query
     select u.run_id, u.step_id, u.attempt + 1, u.node_id, u.type, u.visit, v_taken.configs[u.ordinality],
            extract(epoch from v_taken.timeouts[u.ordinality])::double precision, u.run_id || ':' || u.step_id || ':' || u.visit, u.failures,
-           v_taken.slugs[u.ordinality]
+           v_taken.slugs[u.ordinality],
+           (select r.traceparent from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = u.run_id)
       from unnest(v_taken.tokens) with ordinality u (
              run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt, failures, arrived, queued_at, type,
              runs_in, alone, joins, recount, ending, ordinality);

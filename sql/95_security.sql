@@ -36,7 +36,7 @@ declare
     'copy_version_to_draft', 'discard_draft', 'save_workflow', 'save_draft', 'migrate_runs', 'undo_migration', 'register_table', 'register_table_as', 'register_function', 'register_function_as',
     'advance', 'pump', 'tick', 'reconcile', 'keep_house', 'set_retention', 'forget_subject', 'set_rate_limit', 'remove_rate_limit',
     'complete_task', 'claim_task', 'release_task', 'reassign_task', 'save_task_draft', 'comment_task', 'attach_to_task', 'add_user', 'change_user', 'set_absence',
-    'set_alert_rule', 'remove_alert_rule',
+    'set_alert_rule', 'remove_alert_rule', 'run_totals',
     'set_password', 'end_sessions', 'invite_user', 'create_token', 'revoke_token',
     'update_case', 'set_case_status', 'assign_case', 'add_case_note', 'add_case_appointment', 'move_case_appointment', 'cancel_case_appointment',
     'search_cases', 'export_cases', 'case_statuses',
