@@ -29,7 +29,9 @@ def fragile(make_workflow: Any) -> None:
     make_workflow(document("fragile", [START, call("phone", retry={"max_attempts": 1})], ["start -> phone"]))
 
 
-def test_a_failed_run_that_is_tried_again_stays_counted(db: Connection, dsn: str, make_workflow: Any, run_all: Any) -> None:
+def test_a_failed_run_that_is_tried_again_stays_counted(
+    db: Connection, dsn: str, make_workflow: Any, run_all: Any
+) -> None:
     fragile(make_workflow)
     worker = Worker(dsn)
     run_id = fail_one(db, worker, run_all)
@@ -57,7 +59,9 @@ def test_totals_outlast_the_hours_and_the_runs(db: Connection, dsn: str, make_wo
     assert sum(before["durations"].values()) == 2
     hours_ago(db, 5)
     db.execute("select stellwerk.keep_statistics(1)")
-    assert view(db, "select completed, failed, live from stellwerk.run_hour") == [{"completed": 2, "failed": 1, "live": 1}]
+    assert view(db, "select completed, failed, live from stellwerk.run_hour") == [
+        {"completed": 2, "failed": 1, "live": 1}
+    ]
     assert totals(db) == before
     # The run that outlived its hour is counted when the hour is counted anew.
     worker.end(*worker.begin(worker_refs(db)), output={})
@@ -78,7 +82,9 @@ def worker_refs(db: Connection) -> list[tuple[int, int]]:
     return db.execute("select run_id, step_id from stellwerk.step where state = 'queued'").fetchall()
 
 
-def test_reading_totals_of_a_database_that_rests_writes_nothing(db: Connection, dsn: str, make_workflow: Any, run_all: Any) -> None:
+def test_reading_totals_of_a_database_that_rests_writes_nothing(
+    db: Connection, dsn: str, make_workflow: Any, run_all: Any
+) -> None:
     fragile(make_workflow)
     worker = Worker(dsn)
     fail_one(db, worker, run_all)

@@ -75,7 +75,9 @@ def test_figures_say_how_it_stands_and_what_has_ended(
     worker.vanish()
 
 
-def test_figures_of_another_tenant_are_not_among_them(client: Client, db: Database, token: None, make_workflow: Any) -> None:
+def test_figures_of_another_tenant_are_not_among_them(
+    client: Client, db: Database, token: None, make_workflow: Any
+) -> None:
     make_workflow(document("ours", [START, node("rest", "logic.wait", {"for": "PT1H"})], ["start -> rest"]))
     start(db, "ours")
     db.execute("insert into stellwerk.tenant (slug, name) values ('other', 'Other')")

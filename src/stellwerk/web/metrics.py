@@ -35,7 +35,7 @@ GAUGES = {
 }
 ENDINGS = ("completed", "failed", "cancelled")
 EDGES = tuple(range(11, 128, 8))
-"""The buckets of stellwerk.duration_bucket whose upper ends are told: from 7 ms to 49 days, each four times the last."""
+"""The buckets of stellwerk.duration_bucket whose upper ends are told: 7 ms to 25 days, each four times the last."""
 
 
 class Figures(Collector):
@@ -51,7 +51,9 @@ class Figures(Collector):
             gauge = GaugeMetricFamily(f"stellwerk_{name}", text, labels=labels)
             for row in self._now:
                 if row["figure"] == name:
-                    gauge.add_metric([value for value in (row["label"], row["state"]) if value is not None], row["value"])
+                    gauge.add_metric(
+                        [value for value in (row["label"], row["state"]) if value is not None], row["value"]
+                    )
             yield gauge
         ended = CounterMetricFamily(
             "stellwerk_runs_ended", "Runs that have ended, by workflow and state.", labels=("workflow", "state")

@@ -24,6 +24,7 @@ from stellwerk.errors import (
     VersionConflict,
     WrongState,
 )
+from stellwerk.logs import current
 from stellwerk.web.access import login_path
 from stellwerk.web.desk import Desk
 from stellwerk.web.exchange import Refused
@@ -61,10 +62,10 @@ def refuse(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     if isinstance(error, StellwerkError):
         status = STATUS.get(type(error), 500)
         if status >= 500:
-            log.error("%s %s: %s", request.method, request.url.path, error.message)
+            log.error("%s %s: %s", request.method, _route(request), error.message)
         hint = ". ".join(part.rstrip(".") for part in (error.detail, error.hint) if part) or None
         return _answer(request, status, error.message, hint)
-    log.exception("%s %s failed", request.method, request.url.path)
+    log.exception("%s %s failed", request.method, _route(request))
     return _answer(request, 500, "something went wrong here; the log says what")
 
 
@@ -84,6 +85,7 @@ def _answer(
             "title": HTTPStatus(status).phrase,
             "status": status,
             "detail": detail,
+            "request_id": current("request_id"),
         }
         if hint:
             content["hint"] = hint
@@ -98,6 +100,11 @@ def _answer(
         template, status=status, headers=headers, code=status, detail=detail, hint=hint, fields=fields or []
     )
     return page
+
+
+def _route(request: Request[Any, Any, Any]) -> str:
+    """What the path is like: the path itself may hold the secret of an invitation."""
+    return str(request.scope.get("path_template") or "unknown")
 
 
 def for_program(request: Request[Any, Any, Any]) -> bool:
