@@ -41,7 +41,7 @@ declare
   v_now       timestamptz := date_trunc('hour', stellwerk.clock(), 'UTC');
   v_hour      timestamptz := greatest(coalesce((select max(h.hour) from stellwerk.run_hour h where h.tenant_id = v_tenant_id) + interval '1 hour',
                                                v_now - interval '24 hours'), v_now - interval '24 hours');
-  v_recent    stellwerk.run_hour[] := '{}';
+  v_recent    stellwerk.run_hour[] := '{}'::stellwerk.run_hour[];
 begin
   while v_hour <= v_now loop
     v_recent := v_recent || array(select c from stellwerk.count_runs(v_tenant_id, v_hour) c);

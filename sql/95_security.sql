@@ -38,7 +38,7 @@ declare
     'complete_task', 'claim_task', 'release_task', 'reassign_task', 'save_task_draft', 'comment_task', 'attach_to_task', 'add_user', 'change_user', 'set_absence',
     'set_alert_rule', 'remove_alert_rule', 'run_totals',
     'set_password', 'end_sessions', 'invite_user', 'create_token', 'revoke_token',
-    'update_case', 'set_case_status', 'assign_case', 'add_case_note', 'add_case_appointment', 'move_case_appointment', 'cancel_case_appointment',
+    'update_case', 'set_case_status', 'set_case_statuses', 'assign_case', 'add_case_note', 'add_case_appointment', 'move_case_appointment', 'cancel_case_appointment',
     'search_cases', 'export_cases', 'case_statuses',
     'begin_request', 'end_request', 'claim_workflow', 'delete_workflow',
     'set_webhook_source', 'remove_webhook_source', 'set_form', 'remove_form', 'replay_delivery', 'emit_event',
