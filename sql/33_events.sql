@@ -20,10 +20,10 @@ begin
     exception when others then
       -- What cannot be taken apart is kept whole, to be read by a person.
       insert into stellwerk.event (
-        tenant_id, watch_id, target, operation, new, state, reason, caused_by_run_id, depth, created_at, login, actor, processed_at)
+        tenant_id, watch_id, target, operation, new, state, reason, caused_by_run_id, depth, created_at, login, actor, traceparent, processed_at)
       values (p_tenant_id, v_batch.watch_id, v_batch.target, v_batch.operation, v_batch.changes, 'failed',
               format('%s changes of one statement could not be read: %s', v_batch.change_count, left(sqlerrm, 500)),
-              v_batch.caused_by_run_id, v_batch.depth, v_batch.created_at, v_batch.login, v_batch.actor, stellwerk.clock());
+              v_batch.caused_by_run_id, v_batch.depth, v_batch.created_at, v_batch.login, v_batch.actor, v_batch.traceparent, stellwerk.clock());
     end;
   end loop;
   return v_done;
@@ -39,11 +39,12 @@ declare
   v_state  text := case when p_batch.depth > c_max_depth then 'ignored' else 'pending' end;
   v_reason text := case when p_batch.depth > c_max_depth then 'suppressed: the chain of runs that cause each other is longer than 8' end;
 begin
-  insert into stellwerk.event (tenant_id, watch_id, target, operation, old, new, state, reason, caused_by_run_id, depth, created_at, login, actor)
+  insert into stellwerk.event (
+    tenant_id, watch_id, target, operation, old, new, state, reason, caused_by_run_id, depth, created_at, login, actor, traceparent)
   select p_batch.tenant_id, p_batch.watch_id, p_batch.target, p_batch.operation,
          case p_batch.operation when 'delete' then r.element when 'update' then r.before end,
          case when p_batch.operation <> 'delete' then r.element end,
-         v_state, v_reason, p_batch.caused_by_run_id, p_batch.depth, p_batch.created_at, p_batch.login, p_batch.actor
+         v_state, v_reason, p_batch.caused_by_run_id, p_batch.depth, p_batch.created_at, p_batch.login, p_batch.actor, p_batch.traceparent
     from (select e.element, e.ordinality, lag(e.element) over (order by e.ordinality) as before
             from json_array_elements(p_batch.changes) with ordinality e (element, ordinality)) r
    where p_batch.operation <> 'update' or r.ordinality % 2 = 0
@@ -119,7 +120,7 @@ begin
     from (select distinct e.watch_id from stellwerk.event e
            where e.tenant_id = p_tenant_id and e.event_id = any (p_event_ids) and e.watch_id is not null) w;
   with found as materialized (
-    select e.event_id, e.operation, e.caused_by_run_id, e.depth, 'db:' || e.login || coalesce(' for ' || e.actor, '') as created_by,
+    select e.event_id, e.operation, e.caused_by_run_id, e.depth, e.traceparent, 'db:' || e.login || coalesce(' for ' || e.actor, '') as created_by,
            p.plan,
            -- Not even looked at where it is too large: to take 100 MB apart costs a gigabyte.
            case when s.size <= 8 * 1024 * 1024 then e.old::jsonb end as old,
@@ -151,7 +152,7 @@ begin
   select array_agg(s.event_id), array_agg(s.record_id), array_agg(s.objection ->> 'state'), array_agg(s.objection ->> 'reason'),
          array_agg(row((s.plan ->> 'workflow_id')::bigint, (s.plan ->> 'version')::integer, s.plan ->> 'node_id', s.payload,
                        case when s.operation <> 'insert' then s.old end, 'row', s.event_id, null, null, null, s.caused_by_run_id, s.depth,
-                       null, null, s.created_by)::stellwerk.run_order) filter (where s.objection is null)
+                       null, null, s.created_by, s.traceparent)::stellwerk.run_order) filter (where s.objection is null)
     into v_ids, v_records, v_states, v_reasons, v_orders
     from sorted s;
   if v_orders is not null then

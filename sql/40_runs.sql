@@ -82,6 +82,7 @@ set search_path = '' set plan_cache_mode = force_generic_plan as $$
 declare
   v_now     timestamptz := stellwerk.clock();
   v_asker   text := stellwerk.asker();
+  v_trace   text := stellwerk.trace_of(current_setting('stellwerk.traceparent', true));
   v_run_ids bigint[];
   v_held    boolean;
 begin
@@ -90,7 +91,7 @@ begin
   with inserted as (
   insert into stellwerk.run (
     tenant_id, run_id, workflow_id, version, trigger_node, held, priority, source, payload, old, event_id, idempotency_key,
-    caused_by_run_id, depth, parent_run_id, parent_step_id, created_at, start_at, created_by, timeout)
+    caused_by_run_id, depth, parent_run_id, parent_step_id, created_at, start_at, created_by, timeout, traceparent)
   select p_tenant_id, v_run_ids[o.ordinality], o.workflow_id, o.version, o.trigger_node, coalesce(o.run_at > v_now, false) or stellwerk.is_gated(d.settings),
          coalesce(o.priority, (d.settings ->> 'priority')::integer, 0), o.source, coalesce(o.payload, '{}'), o.old, o.event_id, o.idempotency_key,
          o.caused_by_run_id, coalesce(o.depth, 0), o.parent_run_id, o.parent_step_id, v_now, case when o.run_at > v_now then o.run_at end,
@@ -98,9 +99,15 @@ begin
          case when o.parent_run_id is not null or o.caused_by_run_id is not null
               then stellwerk.asked_by(p_tenant_id, coalesce(o.created_by, v_asker), o.parent_run_id, o.caused_by_run_id)
               else coalesce(o.created_by, v_asker) end,
-         (d.settings ->> 'timeout')::interval
+         (d.settings ->> 'timeout')::interval,
+         coalesce(stellwerk.trace_of(o.traceparent),
+                  case when o.parent_run_id is not null or o.caused_by_run_id is not null
+                       then (select x.traceparent from stellwerk.run x
+                              where x.tenant_id = p_tenant_id and x.run_id = coalesce(o.parent_run_id, o.caused_by_run_id)) end,
+                  -- Whoever looks at row events is not the one who changed the rows.
+                  case when o.event_id is null then v_trace end)
     from unnest(p_orders) with ordinality o (workflow_id, version, trigger_node, payload, old, source, event_id, idempotency_key, run_at, priority,
-                                             caused_by_run_id, depth, parent_run_id, parent_step_id, created_by, ordinality)
+                                             caused_by_run_id, depth, parent_run_id, parent_step_id, created_by, traceparent, ordinality)
    cross join lateral (
      select x.settings from stellwerk.workflow_version x
       where x.tenant_id = p_tenant_id and x.workflow_id = o.workflow_id and x.version = o.version offset 0) d
@@ -110,7 +117,7 @@ begin
     insert into stellwerk.timer (tenant_id, kind, run_id, due_at)
     select p_tenant_id, 'start', v_run_ids[o.ordinality], o.run_at
       from unnest(p_orders) with ordinality o (workflow_id, version, trigger_node, payload, old, source, event_id, idempotency_key, run_at, priority,
-                                               caused_by_run_id, depth, parent_run_id, parent_step_id, created_by, ordinality)
+                                               caused_by_run_id, depth, parent_run_id, parent_step_id, created_by, traceparent, ordinality)
      where o.run_at > v_now;
     perform stellwerk.wait_at_gates(p_tenant_id, v_run_ids);
   end if;
@@ -118,6 +125,11 @@ begin
 end
 $$;
 comment on function stellwerk.insert_runs(bigint, stellwerk.run_order[], bigint[]) is 'Inserts pending runs for orders that have been checked; answers their numbers in the same order. Numbers may be given.';
+
+create or replace function stellwerk.trace_of(p_traceparent text)
+returns text language sql immutable parallel safe set search_path = ''
+return case when p_traceparent ~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' then p_traceparent end;
+comment on function stellwerk.trace_of(text) is 'A traceparent (W3C Trace Context, version 00) as it was given, if it is well formed; else null.';
 
 create or replace function stellwerk.asker()
 returns text language sql stable set search_path = ''

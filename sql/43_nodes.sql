@@ -217,11 +217,15 @@ begin
   values (p_tenant_id, p_config ->> 'recipient', coalesce(p_config ->> 'title', ''), p_config ->> 'body', p_config ->> 'link',
           p_token.run_id, p_token.step_id)
   returning notification_id into v_id;
+  if p_config -> 'mail' = 'true' then
+    perform stellwerk.mail_people(p_tenant_id, array[p_config ->> 'recipient'], coalesce(p_config ->> 'title', ''), coalesce(p_config ->> 'body', ''),
+                                  p_config ->> 'link', p_token.run_id, p_token.step_id);
+  end if;
   v_outcome.output := jsonb_build_object('notification_id', v_id::text);
   return v_outcome;
 end
 $$;
-comment on function stellwerk.create_notification(bigint, stellwerk.token, jsonb) is 'notification.create: an in-app notification for a user or role.';
+comment on function stellwerk.create_notification(bigint, stellwerk.token, jsonb) is 'notification.create: an in-app notification for a user or role, by mail too where that is wanted.';
 
 -- The pause before the next attempt; after this many failures so far.
 create or replace function stellwerk.retry_delay(p_retry jsonb, p_failures integer)

@@ -41,7 +41,7 @@ comment on function stellwerk.leave_worker(bigint) is 'A worker that stops takes
 
 create or replace function stellwerk.begin_steps(p_worker_id bigint, p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[])
 returns table (run_id bigint, step_id bigint, attempt integer, node_id text, type text, visit integer, config jsonb, timeout_seconds double precision,
-               idempotency_key text, failures integer, workflow text)
+               idempotency_key text, failures integer, workflow text, traceparent text, tenant text)
 language plpgsql security definer  -- workers have no right to write the tables
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
@@ -49,6 +49,7 @@ declare
   v_tokens stellwerk.token[];
   v_taken  record;
   v_within integer[];
+  v_tenant text;
 begin
   perform stellwerk.lock_runs(p_tenant_id, p_run_ids);
   v_tokens := stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids, 'queued');
@@ -81,12 +82,14 @@ begin
       return;
     end if;
   end if;
+  select t.slug into v_tenant from stellwerk.tenant t where t.tenant_id = p_tenant_id;
   perform stellwerk.take_steps(p_tenant_id, p_worker_id, v_taken.tokens, v_taken.inputs, v_taken.timeouts, c_lease);
   perform stellwerk.tell_watchers();
   return query
     select u.run_id, u.step_id, u.attempt + 1, u.node_id, u.type, u.visit, v_taken.configs[u.ordinality],
            extract(epoch from v_taken.timeouts[u.ordinality])::double precision, u.run_id || ':' || u.step_id || ':' || u.visit, u.failures,
-           v_taken.slugs[u.ordinality]
+           v_taken.slugs[u.ordinality],
+           (select r.traceparent from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id = u.run_id), v_tenant
       from unnest(v_taken.tokens) with ordinality u (
              run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt, failures, arrived, queued_at, type,
              runs_in, alone, joins, recount, ending, ordinality);

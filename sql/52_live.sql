@@ -78,3 +78,15 @@ $$;
 
 comment on function stellwerk.open_entrances(bigint[], text[]) is
 'Which of these sessions and tokens of the tenant still hold; looking at a live page does not keep a session from ending.';
+
+create or replace function stellwerk.desk_pulse()
+returns table (tasks text, cases text) language sql stable set search_path = '' as $$
+  select (select concat_ws(':', count(*), max(k.task_id), count(*) filter (where k.due_at < stellwerk.clock()),
+                           sum(hashtext(concat_ws('|', k.task_id, k.state, k.claimed_by, k.assignee, k.role, k.due_at))))
+            from (select * from stellwerk.user_task o
+                   where o.tenant_id = (select stellwerk.current_tenant_id()) and o.state in ('open', 'claimed') limit 5000) k),
+         (select coalesce(max(h.history_id), 0)::text from stellwerk.case_history h where h.tenant_id = (select stellwerk.current_tenant_id()))
+$$;
+
+comment on function stellwerk.desk_pulse() is
+'Two texts that differ when the tenant''s open tasks (of more than 5000 some of them), or its cases, have changed.';

@@ -129,7 +129,7 @@ begin
        for no key update of k skip locked),
   expired as (
     update stellwerk.user_task k
-       set state = 'expired', reason = 'its time was up', ended_at = stellwerk.clock(), draft = null
+       set state = 'expired', reason = 'its time was up', ended_at = stellwerk.clock(), drafts = null
      where k.tenant_id = p_tenant_id and k.task_id in (select l.task_id from late l)
     returning k.step_id)
   select coalesce(array_agg(e.step_id), '{}') into v_expired from expired e;
@@ -167,7 +167,7 @@ begin
        for no key update skip locked),
   closed as (
     update stellwerk.user_task k
-       set state = 'cancelled', reason = 'the run no longer waits for it', ended_at = stellwerk.clock(), draft = null
+       set state = 'cancelled', reason = 'the run no longer waits for it', ended_at = stellwerk.clock(), drafts = null
      where k.tenant_id = p_tenant_id and k.task_id in (select f.task_id from free f)
     returning k.task_id)
   insert into stellwerk.user_task_change (tenant_id, task_id, cancels)
@@ -217,7 +217,7 @@ begin
        set state = case when v_change.cancels then 'cancelled' else k.state end,
            reason = case when v_change.cancels then 'the run no longer waits for it' else k.reason end,
            ended_at = case when v_change.cancels then stellwerk.clock() end,
-           draft = case when not v_change.cancels then k.draft end,
+           drafts = case when not v_change.cancels then k.drafts end,
            due_at = k.due_at + coalesce(v_change.moves_by, interval '0')
      where k.tenant_id = p_tenant_id and k.task_id = v_change.task_id and k.state in ('open', 'claimed');
     delete from stellwerk.user_task_change c where c.tenant_id = p_tenant_id and c.task_id = v_change.task_id and c.change_id = v_change.change_id;

@@ -105,7 +105,7 @@ begin
     select count(*) into v_given from stellwerk.user_task_decision d where d.tenant_id = v_tenant_id and d.task_id = v_task.task_id;
     if v_given < v_task.approvals then
       update stellwerk.user_task k
-         set state = 'open', claimed_by = null, claimed_at = null, assignee = case when k.role is null then k.assignee end, draft = null
+         set state = 'open', claimed_by = null, claimed_at = null, assignee = case when k.role is null then k.assignee end, drafts = null
        where k.tenant_id = v_tenant_id and k.task_id = v_task.task_id;
       return 'open';
     end if;
@@ -172,7 +172,7 @@ declare
   v_output jsonb := jsonb_build_object('outcome', p_outcome, 'result', p_result, 'completed_by', p_by, 'task_id', p_task.task_id::text);
 begin
   update stellwerk.user_task k
-     set state = 'completed', outcome = p_outcome, result = p_result, completed_by = p_by, ended_at = stellwerk.clock(), draft = null
+     set state = 'completed', outcome = p_outcome, result = p_result, completed_by = p_by, ended_at = stellwerk.clock(), drafts = null
    where k.tenant_id = p_task.tenant_id and k.task_id = p_task.task_id;
   if p_task.approvals > 1 then
     v_output := v_output || jsonb_build_object('decisions', (
@@ -271,13 +271,17 @@ returns void language plpgsql security definer  -- callers have no right to writ
 set search_path = '' as $$
 declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
-  v_task      stellwerk.user_task := stellwerk.take_task(v_tenant_id, task_id, stellwerk.current_person(v_tenant_id));
+  v_person    stellwerk.person := stellwerk.current_person(v_tenant_id);
+  v_task      stellwerk.user_task := stellwerk.take_task(v_tenant_id, task_id, v_person);
 begin
   perform stellwerk.check_payload(coalesce(draft, '{}'), 'draft');
-  update stellwerk.user_task k set draft = nullif(save_task_draft.draft, 'null') where k.tenant_id = v_tenant_id and k.task_id = v_task.task_id;
+  update stellwerk.user_task k
+     set drafts = nullif(coalesce(k.drafts, '{}') - v_person.name
+                         || case when draft <> 'null' then jsonb_build_object(v_person.name, draft) else '{}' end, '{}')
+   where k.tenant_id = v_tenant_id and k.task_id = v_task.task_id;
 end
 $$;
-comment on function stellwerk.save_task_draft(bigint, jsonb) is 'Keeps what was filled in so far; it need not fit the form yet. Errors: SW002, SW003, SW004, SW007.';
+comment on function stellwerk.save_task_draft(bigint, jsonb) is 'Keeps what the caller has filled in so far, beside what others have; it need not fit the form yet. Errors: SW002, SW003, SW004, SW007.';
 
 create or replace function stellwerk.comment_task(task_id bigint, body text)
 returns bigint language plpgsql security definer  -- callers have no right to write the tables

@@ -71,9 +71,9 @@ begin
   if v_emits is not null then
     v_targets := v_targets + 1;
     if not stellwerk.delivery_done(v_delivery, 'emitted', v_emits) then
-      insert into stellwerk.webhook_delivery (tenant_id, kind, source, key, payload, event, created_by)
+      insert into stellwerk.webhook_delivery (tenant_id, kind, source, key, payload, event, created_by, traceparent)
       values (v_delivery.tenant_id, 'event', left(v_emits, 200), format('delivery:%s:%s', v_delivery.delivery_id, v_delivery.replays), v_payload,
-              left(v_emits, 200), 'hook:' || v_delivery.source)
+              left(v_emits, 200), 'hook:' || v_delivery.source, v_delivery.traceparent)
       on conflict do nothing;
       v_delivery.outcomes := v_delivery.outcomes || jsonb_build_object('emitted', v_emits, 'replay', v_delivery.replays);
     end if;
@@ -152,6 +152,7 @@ begin
     v_order.caused_by_run_id := p_delivery.caused_by_run_id;
     v_order.depth := p_delivery.depth;
     v_order.created_by := p_delivery.created_by;
+    v_order.traceparent := p_delivery.traceparent;
     v_run_id := (stellwerk.insert_runs(p_delivery.tenant_id, array[v_order]))[1];
     v_outcome := v_outcome || jsonb_build_object('run_id', v_run_id::text);
     v_delivery.run_ids := v_delivery.run_ids || v_run_id;

@@ -5,9 +5,9 @@ returns text language plpgsql stable set search_path = '' as $$
 declare
   v_person stellwerk.person := stellwerk.current_person(p_tenant_id);
 begin
-  if not coalesce(v_person.admin or v_person.role in ('staff', 'operator', 'admin'), false) then
+  if not coalesce(v_person.admin or 'work' = any (stellwerk.role_rights(v_person.role)), false) then
     raise exception '% may not change cases', v_person.name
-      using errcode = 'SW004', hint = 'Staff, operators and admins may: stellwerk user list shows who is what.';
+      using errcode = 'SW004', hint = 'Staff, designers, operators and admins may: stellwerk user list shows who is what.';
   end if;
   return v_person.name;
 end

@@ -51,7 +51,7 @@ comment on function stellwerk.cases_with_words(bigint, tsquery, integer) is 'The
 
 create or replace function stellwerk.search_cases(
   words text default null, statuses text[] default null, workflow text default null, assignee text default null,
-  before bigint default null, page integer default 50)
+  before bigint default null, page integer default 50, still_open boolean default false)
 returns setof stellwerk.case_overview language plpgsql stable security definer  -- under a policy the index of words could not be used; the tenant is checked here
 set search_path = '' set jit = off as $$
 declare
@@ -59,6 +59,9 @@ declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
   v_query     tsquery := stellwerk.word_query(words);
   v_cases     bigint[];
+  v_open      text[];
+  v_done      jsonb;
+  v_from      text;
 begin
   if page is null or page not between 1 and 1000 then
     raise exception 'a page has 1 to 1000 cases' using errcode = 'SW002', hint = 'before => the last case_id goes on with the next page.';
@@ -66,20 +69,26 @@ begin
   if v_query is not null then
     v_cases := stellwerk.cases_with_words(v_tenant_id, v_query, c_few);
   end if;
-  return query execute
-    'select c.case_id, c.run_id, c.workflow, c.status, s.label, s.color, s.final, c.assignee, c.summary, c.note, c.payload, c.version, c.created_at, c.updated_at
-       from (select * from stellwerk.backoffice_case c
+  v_from := 'select * from stellwerk.backoffice_case c
               where' || stellwerk.case_filter(v_query is not null and v_cases is null, statuses is not null, cardinality(statuses) = 1,
                                               search_cases.workflow is not null, search_cases.assignee is not null)
                      || case when v_cases is not null then ' and c.case_id = any ($8)' else '' end
-                     || case when before is not null then ' and c.case_id < $6' else '' end || '
-              order by c.case_id desc limit $7) c
+                     || case when before is not null then ' and c.case_id < $6' else '' end;
+  if still_open and statuses is null then
+    select o.open, o.done into v_open, v_done from stellwerk.open_case_statuses(search_cases.workflow) o;
+    -- A page of each status by the index, then the newest of these: however many cases are done with.
+    v_from := 'select o.* from unnest($9) f (status) cross join lateral (' || v_from
+              || ' and c.status = f.status and not $10 ? jsonb_build_array(c.workflow, c.status)::text order by c.case_id desc limit $7) o';
+  end if;
+  return query execute
+    'select c.case_id, c.run_id, c.workflow, c.status, s.label, s.color, s.final, c.assignee, c.summary, c.note, c.payload, c.version, c.created_at, c.updated_at
+       from (' || v_from || ' order by case_id desc limit $7) c
        left join lateral stellwerk.case_statuses(c.workflow) s on s.status = c.status
       order by c.case_id desc'
-    using v_tenant_id, v_query, statuses, search_cases.workflow, stellwerk.assignee_name(search_cases.assignee), before, page, v_cases;
+    using v_tenant_id, v_query, statuses, search_cases.workflow, stellwerk.assignee_name(search_cases.assignee), before, page, v_cases, v_open, v_done;
 end
 $$;
-comment on function stellwerk.search_cases(text, text[], text, text, bigint, integer) is 'The tenant''s cases, newest first, a page at a time: before => the last case_id seen. words: what all must have words beginning with, in summary, note or data. Errors: SW002.';
+comment on function stellwerk.search_cases(text, text[], text, text, bigint, integer, boolean) is 'The tenant''s cases, newest first, a page at a time: before => the last case_id seen. still_open: only those that are not done with, by what their workflow says of their status; where statuses are named it says nothing. words: what all must have words beginning with, in summary, note or data. Errors: SW002.';
 
 create or replace function stellwerk.assignee_name(p_assignee text)
 returns text language sql immutable set search_path = ''
@@ -100,7 +109,8 @@ return case
 comment on function stellwerk.csv_cell(text) is 'A cell of a CSV file (RFC 4180) that no spreadsheet takes for a formula; numbers, negative ones too, stay numbers.';
 
 create or replace function stellwerk.export_cases(
-  words text default null, statuses text[] default null, workflow text default null, assignee text default null)
+  words text default null, statuses text[] default null, workflow text default null, assignee text default null,
+  still_open boolean default false)
 returns setof text language plpgsql stable security definer  -- as search_cases
 set search_path = '' set jit = off as $$
 declare
@@ -108,10 +118,17 @@ declare
   v_query     tsquery := stellwerk.word_query(words);
   v_assignee  text := stellwerk.assignee_name(assignee);
   v_fields    text[];
+  v_open      text[];
+  v_done      jsonb;
+  v_filter    text := stellwerk.case_filter(v_query is not null, statuses is not null, cardinality(statuses) = 1, workflow is not null, assignee is not null);
 begin
+  if still_open and statuses is null then
+    select o.open, o.done into v_open, v_done from stellwerk.open_case_statuses(workflow) o;
+    v_filter := v_filter || ' and c.status = any ($7) and not $8 ? jsonb_build_array(c.workflow, c.status)::text';
+  end if;
   execute 'select coalesce(array_agg(k.name order by k.name), ''{}'') from (
-             select distinct jsonb_object_keys(c.payload) as name from stellwerk.backoffice_case c where' || stellwerk.case_filter(v_query is not null, statuses is not null, cardinality(statuses) = 1, workflow is not null, assignee is not null) || ') k'
-     into v_fields using v_tenant_id, v_query, statuses, workflow, v_assignee;
+             select distinct jsonb_object_keys(c.payload) as name from stellwerk.backoffice_case c where' || v_filter || ') k'
+     into v_fields using v_tenant_id, v_query, statuses, workflow, v_assignee, null::text, v_open, v_done;
   return next (select string_agg(stellwerk.csv_cell(h.name), ',' order by h.place)
                  from unnest(array['case_id', 'run_id', 'workflow', 'status', 'assignee', 'note', 'summary', 'created_at', 'updated_at'] || v_fields)
                       with ordinality h (name, place));
@@ -121,11 +138,11 @@ begin
                       stellwerk.csv_cell(c.note), stellwerk.csv_cell(c.summary), to_char(c.created_at at time zone ''UTC'', $6), to_char(c.updated_at at time zone ''UTC'', $6)'
        || coalesce((select string_agg(format(', stellwerk.csv_cell(c.payload ->> %L)', f.name), '' order by f.place)
                       from unnest(v_fields) with ordinality f (name, place)), '') || '], '','', '''')
-       from stellwerk.backoffice_case c where' || stellwerk.case_filter(v_query is not null, statuses is not null, cardinality(statuses) = 1, workflow is not null, assignee is not null) || ' order by c.case_id'
-    using v_tenant_id, v_query, statuses, workflow, v_assignee, 'YYYY-MM-DD"T"HH24:MI:SS"Z"';
+       from stellwerk.backoffice_case c where' || v_filter || ' order by c.case_id'
+    using v_tenant_id, v_query, statuses, workflow, v_assignee, 'YYYY-MM-DD"T"HH24:MI:SS"Z"', v_open, v_done;
 end
 $$;
-comment on function stellwerk.export_cases(text, text[], text, text) is 'The tenant''s cases as lines of CSV, the first with the names; each field of the data is a column. Filters as in search_cases.';
+comment on function stellwerk.export_cases(text, text[], text, text, boolean) is 'The tenant''s cases as lines of CSV, the first with the names; each field of the data is a column. Filters as in search_cases.';
 
 create or replace view stellwerk.case_timeline with (security_barrier) as
 select h.case_id, h.history_id, h.changed_at, h.actor, h.kind, h.status, h.changes, h.note, h.remark, h.version, h.run_id, h.step_id, s.node_id

@@ -21,6 +21,26 @@ end
 $$;
 comment on function stellwerk.order_messages(bigint, text[], text[], text, text, text, bigint, bigint, bigint) is 'Orders one mail per recipient; a recipient with a refusal gets none, and the row says why.';
 
+create or replace function stellwerk.mail_people(
+  p_tenant_id bigint, p_recipients text[], p_subject text, p_body text, p_link text, p_run_id bigint, p_step_id bigint)
+returns void language plpgsql set search_path = '' as $$
+declare
+  c_most   constant integer := 100;
+  v_emails text[];
+begin
+  select array_agg(u.email order by u.user_id) into v_emails
+    from (select x.user_id, x.email from stellwerk.app_user x
+           where x.tenant_id = p_tenant_id and x.active and x.mails
+             and (x.email = any (p_recipients) or 'role:' || x.role = any (p_recipients)
+                  or exists (select from unnest(x.groups) g (name) where 'role:' || g.name = any (p_recipients)))
+           order by x.user_id limit c_most) u;
+  if v_emails is not null then
+    perform stellwerk.order_messages(p_tenant_id, v_emails, array_fill(null::text, array[cardinality(v_emails)]), p_subject, p_body, p_link, p_run_id, p_step_id, null);
+  end if;
+end
+$$;
+comment on function stellwerk.mail_people(bigint, text[], text, text, text, bigint, bigint) is 'Orders a mail for each of the first 100 active users whom e-mail addresses and role:NAME mean, and who want mails.';
+
 create or replace function stellwerk.queue_messages(p_tenant_id bigint, p_message_ids bigint[])
 returns void language plpgsql set search_path = '' as $$
 begin

@@ -307,7 +307,7 @@ declare
 begin
   update stellwerk.user_task k
      set title = 'forgotten', instructions = null, prefill = case when k.prefill is not null then c_gone end,
-         draft = case when k.draft is not null then c_gone end, result = case when k.result is not null then c_gone end,
+         drafts = case when k.drafts is not null then c_gone end, result = case when k.result is not null then c_gone end,
          form = case when position(p_value in k.form::text) = 0 then k.form end,
          ladder = case when position(p_value in k.ladder::text) > 0 then '[]' else k.ladder end,
          assignee = case when position(p_value in k.assignee) > 0 then 'forgotten' else k.assignee end,

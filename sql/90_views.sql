@@ -9,7 +9,7 @@ select r.run_id, w.slug as workflow, r.version, r.state, r.source, r.payload, r.
        (select count(*)::integer from stellwerk.step s
          where s.tenant_id = r.tenant_id and s.run_id = r.run_id and s.state in ('queued', 'running', 'waiting', 'joining')) as live_steps,
        r.event_id, r.idempotency_key, r.reason, r.start_at, r.caused_by_run_id, r.depth, r.created_by,
-       r.held, r.ending, r.paused_at, r.paused_by, r.parent_step_id
+       r.held, r.ending, r.paused_at, r.paused_by, r.parent_step_id, r.traceparent
   from stellwerk.run r
   join stellwerk.workflow w on w.tenant_id = r.tenant_id and w.workflow_id = r.workflow_id
  where r.tenant_id = (select stellwerk.current_tenant_id());
@@ -40,6 +40,7 @@ comment on column stellwerk.run_overview.ending is 'failed or cancelled while wh
 comment on column stellwerk.run_overview.paused_at is 'When it was paused.';
 comment on column stellwerk.run_overview.paused_by is 'Who paused it.';
 comment on column stellwerk.run_overview.parent_step_id is 'The step of the calling run.';
+comment on column stellwerk.run_overview.traceparent is 'The trace that it belongs to, as W3C Trace Context writes it.';
 
 create or replace view stellwerk.step_timeline with (security_invoker = true) as
 select s.run_id, s.step_id, s.node_id, s.type, s.scope_id as scope, s.visit, s.state, s.attempt, s.port,

@@ -74,7 +74,7 @@ begin
   return query
     select v_task.task_id, v_task.title, v_task.instructions, v_task.state, v_task.assignee, v_task.role, v_task.claimed_by, v_task.due_at,
            coalesce(v_task.due_at < stellwerk.clock() and v_task.state in ('open', 'claimed'), false),
-           v_task.form, v_task.prefill, v_task.draft, s.input -> 'show', v_task.outcomes, v_task.outcome, v_task.result, v_task.completed_by, v_task.reason,
+           v_task.form, v_task.prefill, v_task.drafts -> v_me.name, s.input -> 'show', v_task.outcomes, v_task.outcome, v_task.result, v_task.completed_by, v_task.reason,
            v_task.approvals, d.given, v_task.created_at, v_task.ended_at, v_task.run_id, c.case_id, c.summary,
            v_offered and v_task.state in ('open', 'claimed') and not d.mine
              and (v_task.claimed_by is null or v_task.claimed_by = v_me.name or v_task.claimed_by = any (v_me.stands)),

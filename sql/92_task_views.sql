@@ -3,7 +3,8 @@
 create or replace view stellwerk.task_overview with (security_barrier) as
 select k.task_id as id, k.title, k.state, k.assignee, k.role, k.claimed_by, k.due_at,
        coalesce(k.due_at < clock_timestamp() and k.state in ('open', 'claimed'), false) as overdue,
-       k.run_id, k.step_id, w.slug as workflow, k.instructions, k.form, k.prefill, k.outcomes, k.draft, k.outcome, k.result, k.completed_by,
+       k.run_id, k.step_id, w.slug as workflow, k.instructions, k.form, k.prefill, k.outcomes,
+       k.drafts -> (select (stellwerk.current_person(stellwerk.current_tenant_id())).name) as draft, k.outcome, k.result, k.completed_by,
        k.approvals,
        (select count(*)::integer from stellwerk.user_task_decision d where d.tenant_id = k.tenant_id and d.task_id = k.task_id) as decisions,
        k.allow_self, k.claimed_at, k.reason, k.created_at, k.ended_at
@@ -27,7 +28,7 @@ comment on column stellwerk.task_overview.instructions is 'What the person shoul
 comment on column stellwerk.task_overview.form is 'JSON Schema of the result.';
 comment on column stellwerk.task_overview.prefill is 'Values that the form begins with.';
 comment on column stellwerk.task_overview.outcomes is 'The decisions to choose from.';
-comment on column stellwerk.task_overview.draft is 'What was filled in so far.';
+comment on column stellwerk.task_overview.draft is 'What whoever asks has filled in so far.';
 comment on column stellwerk.task_overview.outcome is 'The decision.';
 comment on column stellwerk.task_overview.result is 'The form as it was handed in.';
 comment on column stellwerk.task_overview.completed_by is 'Who decided; escalation when the ladder did.';
@@ -42,7 +43,7 @@ comment on column stellwerk.task_overview.ended_at is 'When it was completed, ex
 create or replace view stellwerk.my_task with (security_barrier) as
 select k.task_id as id, k.title, k.instructions, k.state, k.assignee, k.role, k.claimed_by, k.due_at,
        coalesce(k.due_at < clock_timestamp(), false) as overdue,
-       k.run_id, k.form, k.prefill, k.outcomes, k.draft, k.outcome, k.result, k.created_at
+       k.run_id, k.form, k.prefill, k.outcomes, k.drafts -> me.name as draft, k.outcome, k.result, k.created_at
   from stellwerk.user_task k
  cross join (select t.tenant_id, (p.person).name, (p.person).role, (p.person).groups, (p.person).stands,
                     (p.person).admin and (p.person).email is null as everything
@@ -69,7 +70,7 @@ comment on column stellwerk.my_task.run_id is 'The run that waits for it.';
 comment on column stellwerk.my_task.form is 'JSON Schema of the result.';
 comment on column stellwerk.my_task.prefill is 'Values that the form begins with.';
 comment on column stellwerk.my_task.outcomes is 'The decisions to choose from.';
-comment on column stellwerk.my_task.draft is 'What was filled in so far; may be set.';
+comment on column stellwerk.my_task.draft is 'What whoever asks has filled in so far; may be set.';
 comment on column stellwerk.my_task.outcome is 'To be set: the decision.';
 comment on column stellwerk.my_task.result is 'To be set: what was filled in.';
 comment on column stellwerk.my_task.created_at is 'When the run came to it.';

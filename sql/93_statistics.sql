@@ -98,14 +98,20 @@ create or replace function stellwerk.write_hour(p_tenant_id bigint, p_hour times
 returns integer language plpgsql set search_path = '' as $$
 declare
   v_counted stellwerk.run_hour[] := array(select c from stellwerk.count_runs(p_tenant_id, p_hour) c);
-  v_changed integer;
+  v_before  stellwerk.run_hour[];
+  v_new     stellwerk.run_hour[];
 begin
-  delete from stellwerk.run_hour h
-   where h.tenant_id = p_tenant_id and h.hour = p_hour
-     and not exists (select from unnest(v_counted) c where c is not distinct from h);
-  get diagnostics v_changed = row_count;
-  insert into stellwerk.run_hour select c.* from unnest(v_counted) c on conflict do nothing;
-  if v_changed > 0 or found then
+  with changed as (
+    delete from stellwerk.run_hour h
+     where h.tenant_id = p_tenant_id and h.hour = p_hour and not exists (select from unnest(v_counted) c where c is not distinct from h)
+    returning h)
+  select array_agg(c.h) into v_before from changed c;
+  with new as (
+    insert into stellwerk.run_hour as h select c.* from unnest(v_counted) c on conflict do nothing
+    returning h)
+  select array_agg(n.h) into v_new from new n;
+  if v_before is not null or v_new is not null then
+    perform stellwerk.add_totals(p_tenant_id, v_before, v_new);
     delete from stellwerk.node_hour n where n.tenant_id = p_tenant_id and n.hour = p_hour;
     insert into stellwerk.node_hour select c.* from stellwerk.count_nodes(p_tenant_id, p_hour) c on conflict do nothing;
     if exists (select from stellwerk.run_day d where d.tenant_id = p_tenant_id and d.day = date_trunc('day', p_hour, 'UTC')) then

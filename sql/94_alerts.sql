@@ -141,30 +141,32 @@ comment on function stellwerk.alert_text(stellwerk.alert_rule, double precision)
 create or replace function stellwerk.tell_alert(p_rule stellwerk.alert_rule, p_alert stellwerk.alert, p_value double precision)
 returns void language plpgsql set search_path = '' as $$
 declare
-  c_most   constant integer := 100;
   v_what   text := case when p_alert.resolved_at is null then 'raised' else 'resolved' end;
   v_title  text := format('Alert %s: %s', v_what, p_rule.name);
   v_body   text := stellwerk.alert_text(p_rule, p_value);
   v_before text := current_setting('stellwerk.tenant', true);
 begin
-  insert into stellwerk.notification (tenant_id, recipient, title, body, link)
-  select p_rule.tenant_id, r.name, v_title, v_body, '/alerts' from unnest(p_rule.recipients) r (name);
-  perform stellwerk.order_messages(p_rule.tenant_id, m.recipients, m.refusals, v_title, v_body, '/alerts', null, null, null)
-     from (select array_agg(u.email order by u.user_id) as recipients, array_agg(null::text) as refusals
-             from (select u.user_id, u.email from stellwerk.app_user u
-                    where u.tenant_id = p_rule.tenant_id and u.active and u.mails
-                      and (u.email = any (p_rule.recipients) or 'role:' || u.role = any (p_rule.recipients)
-                           or exists (select from unnest(u.groups) g (name) where 'role:' || g.name = any (p_rule.recipients)))
-                    order by u.user_id limit c_most) u) m
-    where m.recipients is not null;
+  if not stellwerk.alerts_are_a_workflow(p_rule.tenant_id, 'alert.' || v_what) then
+    insert into stellwerk.notification (tenant_id, recipient, title, body, link)
+    select p_rule.tenant_id, r.name, v_title, v_body, '/alerts' from unnest(p_rule.recipients) r (name);
+    perform stellwerk.mail_people(p_rule.tenant_id, p_rule.recipients, v_title, v_body, '/alerts', null, null);
+  end if;
   perform set_config('stellwerk.tenant', (select t.slug from stellwerk.tenant t where t.tenant_id = p_rule.tenant_id), true);
   perform stellwerk.emit_event('alert.' || v_what, jsonb_build_object('alert_id', p_alert.alert_id::text, 'rule', p_rule.name, 'kind', p_rule.kind,
-    'workflow', p_rule.workflow, 'value', p_value, 'threshold', p_rule.threshold, 'message', v_body, 'raised_at', p_alert.raised_at,
-    'resolved_at', p_alert.resolved_at), format('alert:%s:%s', p_alert.alert_id, v_what));
+    'workflow', p_rule.workflow, 'value', p_value, 'threshold', p_rule.threshold, 'title', v_title, 'message', v_body, 'recipients', p_rule.recipients,
+    'raised_at', p_alert.raised_at, 'resolved_at', p_alert.resolved_at), format('alert:%s:%s', p_alert.alert_id, v_what));
   perform set_config('stellwerk.tenant', coalesce(v_before, ''), true);
 end
 $$;
-comment on function stellwerk.tell_alert(stellwerk.alert_rule, stellwerk.alert, double precision) is 'Tells the recipients of a rule, in the application and by mail, that it was raised or resolved, and says so to workflows by the events alert.raised and alert.resolved.';
+comment on function stellwerk.tell_alert(stellwerk.alert_rule, stellwerk.alert, double precision) is 'A rule was raised or resolved: workflows hear of it by the events alert.raised and alert.resolved. The one called alert-notification tells the recipients; where it is not published, they are told here, in the application and by mail.';
+
+create or replace function stellwerk.alerts_are_a_workflow(p_tenant_id bigint, p_event text)
+returns boolean language sql stable set search_path = ''
+return exists (
+  select from stellwerk.workflow w
+    join stellwerk.plan_node n on n.tenant_id = w.tenant_id and n.workflow_id = w.workflow_id and n.version = w.active_version
+   where w.tenant_id = p_tenant_id and w.slug = 'alert-notification' and n.type = 'trigger.event' and n.config ->> 'event' = p_event);
+comment on function stellwerk.alerts_are_a_workflow(bigint, text) is 'Whether the workflow alert-notification is published and takes this event.';
 
 create or replace view stellwerk.alert_overview with (security_barrier) as
 select a.alert_id, r.name as rule, r.kind, r.workflow, a.value, r.threshold, stellwerk.alert_text(r, a.value) as message, a.raised_at, a.resolved_at

@@ -9,7 +9,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from stellwerk import resources
+from stellwerk.definition.compile import compile_workflow
+from stellwerk.engine import Engine
 from stellwerk.errors import UnknownWorkflow
+
+ALERT_NOTIFICATION = "alert-notification"
+"""The workflow that tells people of alerts; the database knows it by this name."""
 
 _DURATION = TypeAdapter(datetime.timedelta)
 
@@ -69,6 +74,19 @@ def template(slug: str) -> Template:
     if found is None:
         raise UnknownWorkflow(f"the gallery has no {slug!r}", hint=f"There are {', '.join(templates())}.")
     return found
+
+
+def publish_once(engine: Engine, slug: str) -> None:
+    """Publish a template under its own name, where there is no workflow of that name: what people made of it stays."""
+    if engine.rows(
+        "select from stellwerk.workflow where tenant_id = stellwerk.current_tenant_id() and slug = %s", [slug]
+    ):
+        return
+    compiled = compile_workflow(template(slug).document)
+    saved, version = engine.save_workflow(
+        compiled.document, compiled.plan, [problem.as_json() for problem in compiled.problems]
+    )
+    engine.publish_workflow(saved, version)
 
 
 def _moment(value: Any, now: datetime.datetime) -> Any:

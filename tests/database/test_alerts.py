@@ -9,6 +9,8 @@ import pytest
 from database.helpers import START, Connection, call, document, node, start, transform
 from database.people import ADA, CAT, told, users
 
+from stellwerk import gallery
+
 
 def check(db: Connection) -> int:
     row = db.execute("select stellwerk.check_alerts(1)").fetchone()
@@ -104,3 +106,37 @@ def test_a_rule_that_cannot_be_is_refused(tx: Connection, arguments: str, state:
     with pytest.raises(psycopg.errors.DatabaseError) as refused:
         tx.execute(f"select stellwerk.set_alert_rule({arguments})".encode())
     assert refused.value.sqlstate == state
+
+
+def test_the_notification_is_a_workflow_once_it_is_published(db: Connection, make_workflow: Any, run_all: Any) -> None:
+    users(db)
+    make_workflow(gallery.template(gallery.ALERT_NOTIFICATION).document)
+    db.execute("select stellwerk.set_alert_rule('alone', 'no_worker', 1, recipients => '{role:admin,ada@example.org}')")
+    assert check(db) == 1
+    assert told(db) == []
+    run_all(db)
+    assert sorted(told(db)) == [(ADA, "Alert raised: alone"), ("role:admin", "Alert raised: alone")]
+    mails = db.execute("select recipient, subject, run_id is not null from stellwerk.message order by 1").fetchall()
+    assert mails == [(ADA, "Alert raised: alone", True), (CAT, "Alert raised: alone", True)]
+    db.execute("update stellwerk.alert_rule set enabled = false")
+    assert check(db) == 1
+    run_all(db)
+    assert len(told(db)) == 4
+    assert db.execute("select count(*) from stellwerk.run where state = 'completed'").fetchone() == (2,)
+
+
+def test_the_first_rule_publishes_it_and_what_people_made_of_it_stays(db: Connection, engine: Any) -> None:
+    query = "select slug, active_version from stellwerk.workflow"
+    gallery.publish_once(engine, gallery.ALERT_NOTIFICATION)
+    assert db.execute(query).fetchall() == [("alert-notification", 1)]
+    gallery.publish_once(engine, gallery.ALERT_NOTIFICATION)
+    assert db.execute(query).fetchall() == [("alert-notification", 1)]
+
+
+def test_a_notification_by_mail_reaches_those_who_want_mails(db: Connection, make_workflow: Any, run_all: Any) -> None:
+    users(db)
+    tell = node("tell", "notification.create", {"recipient": "role:admin", "title": "Hello", "mail": True})
+    make_workflow(document("hello", [START, tell], ["start -> tell"]))
+    start(db, "hello")
+    run_all(db)
+    assert db.execute("select recipient, subject from stellwerk.message").fetchall() == [(CAT, "Hello")]

@@ -73,7 +73,7 @@ def test_a_claimed_task_is_given_back_after_an_approval(db, run_all, two):
     db.execute("select stellwerk.save_task_draft(%s, '{\"mine\": 1}')", (task_id,))
     assert complete(db, task_id, "approve") == "open"
     row = task(db, task_id)
-    assert (row["state"], row["claimed_by"], row["draft"]) == ("open", None, None)
+    assert (row["state"], row["claimed_by"], row["drafts"]) == ("open", None, None)
     act_as(db, BEN)
     assert complete(db, task_id, "approve") == "completed"
 

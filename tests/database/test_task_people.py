@@ -185,7 +185,7 @@ def test_a_task_is_claimed_given_back_and_drafted_by_update(db, make_workflow, r
     change = "update stellwerk.my_task set %s where id = " + str(task_id)
     db.execute(change % "state = 'claimed', draft = '{\"note\": 1}'")
     row = task(db, task_id)
-    assert (row["state"], row["claimed_by"], row["draft"]) == ("claimed", ADA, {"note": 1})
+    assert (row["state"], row["claimed_by"], row["drafts"]) == ("claimed", ADA, {ADA: {"note": 1}})
     db.execute(change % "state = 'claimed'")  # twice is once
     act_as(db, BEN)
     assert db.execute(change % "state = 'claimed'").rowcount == 0
@@ -263,3 +263,22 @@ def test_everybody_is_told_once_of_each_thing(db, make_workflow, run_all):
     assert told(db) == [(ADA, f"{what}: Please decide") for what in ("Task", "Due soon", "Overdue")]
     subjects = db.execute("select recipient, subject from stellwerk.message order by message_id").fetchall()
     assert subjects == told(db)
+
+
+def test_each_person_keeps_a_draft_of_their_own(db, make_workflow, run_all):
+    users(db)
+    _, task_id = ask(db, make_workflow(deciding("shared", {"role": "staff"})), None, run_all)
+    read = "select draft from stellwerk.my_task where id = %s"
+    for person, note in ((ADA, 1), (BEN, 2)):
+        act_as(db, person)
+        db.execute("select stellwerk.save_task_draft(%s, %s)", (task_id, Jsonb({"note": note})))
+    for person, note in ((ADA, 1), (BEN, 2)):
+        act_as(db, person)
+        assert db.execute(read, (task_id,)).fetchone() == ({"note": note},)
+        assert db.execute("select draft from stellwerk.task_page(%s)", (task_id,)).fetchone() == ({"note": note},)
+    db.execute("select stellwerk.save_task_draft(%s, null)", (task_id,))
+    assert db.execute(read, (task_id,)).fetchone() == (None,)
+    act_as(db, ADA)
+    assert db.execute(read, (task_id,)).fetchone() == ({"note": 1},)
+    db.execute("update stellwerk.my_task set outcome = 'approve' where id = %s", (task_id,))
+    assert (task(db, task_id)["drafts"], task(db, task_id)["result"]) == (None, {"note": 1})

@@ -95,7 +95,7 @@ def test_a_task_is_decided_by_update(db, make_workflow, run_all):
     # With a draft before it, the decision alone is enough.
     run_id, task_id = ask(db, slug, None, run_all)
     db.execute("update stellwerk.my_task set draft = '{\"note\": 2}' where id = %s", (task_id,))
-    assert task(db, task_id)["draft"] == {"note": 2}
+    assert list(task(db, task_id)["drafts"].values()) == [{"note": 2}]
     db.execute("update stellwerk.my_task set outcome = 'reject' where id = %s", (task_id,))
     run_all(db)
     assert run(db, run_id)["output"]["result"] == {"note": 2}

@@ -1,4 +1,4 @@
-"""The page of alerts, and the figures that Prometheus reads."""
+"""The page of alerts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import Any
 
 import psycopg
 from web.desk import Client, LogIn, one, send
-
-from stellwerk.web import access
 
 Database = psycopg.Connection[Any]
 
@@ -29,15 +27,3 @@ def test_rules_are_made_and_removed_by_admins_and_alerts_are_seen_by_all(
         assert send(client, "/alerts/rules", headers, **fields).status_code == 422
     assert "No rules yet" in send(client, "/alerts/rules/alone/removal", headers).text
     assert one(db, "select count(*) from stellwerk.alert") == 0
-
-
-def test_prometheus_reads_figures_with_a_token(client: Client, db: Database, log_in: LogIn) -> None:
-    assert client.get("/metrics").status_code == 401
-    db.execute("select stellwerk.create_token('prometheus', 'viewer', %s)", [access.digest("1.secret")])
-    answer = client.get("/metrics", headers={"authorization": "Bearer 1.secret"})
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    samples = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
-    assert samples['stellwerk_runs{state="running"}'] == "0"
-    assert samples["stellwerk_workers"] == "0"
-    assert len(samples) == 9

@@ -117,8 +117,13 @@ def test_whoever_may_only_read_cannot_change(client: Client, db: Database, cases
     assert "hx-post" not in page[page.index('id="cases"') :]
     for path in (f"{cases[0]}/changes", f"{cases[0]}/notes", f"{cases[0]}/appointments", "status"):
         assert send(client, f"/backoffice/{path}", headers, note="x", body="x").status_code == 403
-    designer = send(client, f"/backoffice/{cases[0]}/notes", log_in("designer"), body="x")
-    assert (designer.status_code, "not change them" in designer.text) == (403, True)
+    # Nor is anybody offered what would be refused.
+    assert 'href="/tasks"' not in page
+    assert client.get("/tasks", headers=headers).status_code == 403
+    headers = log_in("designer")
+    assert send(client, f"/backoffice/{cases[0]}/notes", headers, body="x").status_code == 200
+    assert 'href="/tasks"' in client.get("/backoffice", headers=headers).text
+    assert client.get("/tasks", headers=headers).status_code == 200
 
 
 def test_a_case_shows_data_history_appointments_and_tasks(
@@ -175,3 +180,33 @@ def test_the_file_holds_the_filtered_cases_and_no_formulas(client: Client, cases
     assert [row["name"] for row in rows] == ["Ada Lovelace", "'=1+1", "<i>Carl</i>"]
     some = client.get("/backoffice/cases.csv?words=ada", headers=headers).content.decode("utf-8-sig")
     assert len(list(csv.DictReader(io.StringIO(some)))) == 1
+
+
+def test_the_list_begins_with_the_cases_that_are_open(
+    client: Client, db: Database, cases: list[int], log_in: LogIn
+) -> None:
+    headers = log_in("staff")
+    first, second, third = cases
+    db.execute("select stellwerk.set_case_status(%s, 'complete')", [second])
+    rows = {
+        address: {case for case in cases if f'/backoffice/{case}"' in client.get(address, headers=headers).text}
+        for address in ("/backoffice", "/backoffice?which=all", "/backoffice?status=complete")
+    }
+    assert list(rows.values()) == [{first, third}, {first, second, third}, {second}]
+    csv = client.get("/backoffice/cases.csv", headers=headers).text.splitlines()
+    assert len(csv) == 3
+
+
+def test_the_api_sets_a_status_for_many(client: Client, db: Database, cases: list[int], log_in: LogIn) -> None:
+    first, second, third = cases
+    db.execute("select stellwerk.set_case_status(%s, 'complete')", [second])
+    ask = {"cases": [str(case) for case in (*cases, 999)], "status": "missing", "note": "card"}
+    answer = client.post("/api/backoffice/cases/status", json=ask, headers=log_in("staff"))
+    assert answer.status_code in (200, 201)
+    assert [(item["case_id"], item["code"]) for item in answer.json()["items"]] == [
+        *((str(first), None), (str(second), "SW003"), (str(third), None)),
+        ("999", "SW007"),
+    ]
+    listed = client.get("/api/backoffice/cases?still_open=true", headers=log_in("viewer")).json()["items"]
+    assert [(item["case_id"], item["note"]) for item in listed] == [(str(third), "card"), (str(first), "card")]
+    assert client.post("/api/backoffice/cases/status", json=ask, headers=log_in("viewer")).status_code == 403

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from stellwerk import gallery
 from stellwerk.cli.connection import engine
 from stellwerk.cli.output import JSON, listing, say
 
@@ -68,6 +69,7 @@ def set_(
             " period => %s::interval, recipients => %s, enabled => %s)",
             [name, kind, threshold, workflow, period, to or ["role:admin"], not off],
         )
+        gallery.publish_once(stellwerk, gallery.ALERT_NOTIFICATION)
     say(f"The rule {name} is {'off' if off else 'on'}.")
 
 

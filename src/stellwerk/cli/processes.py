@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
-import logging
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import typer
 
+from stellwerk import logs
 from stellwerk.cli.output import progress, say
 from stellwerk.database import pool, queue, schema
 from stellwerk.settings import Settings
@@ -171,26 +171,8 @@ def run_until_stopped(parts: Callable[[asyncio.Event], list[Coroutine[Any, Any, 
 def _prepared() -> Settings:
     settings = Settings.from_environment()
     form = settings.log_format or ("text" if sys.stderr.isatty() else "json")
-    handler = logging.StreamHandler()
-    handler.setFormatter(_JsonLines() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("pgqueuer").setLevel(logging.WARNING)
+    logs.set_up(form)
     return settings
-
-
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        import json
-
-        line = {
-            "at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def _current(settings: Settings) -> str:

@@ -110,6 +110,7 @@ class NotificationCreate(NodeConfig):
     title: Annotated[str, Field(min_length=1, title="Title", description="One line.")]
     body: Annotated[str | None, Field(**textarea("Text", "May hold {{ expressions }}."))] = None
     link: Annotated[str | None, Field(title="Link", description="Where a click leads.")] = None
+    mail: Annotated[bool, Field(title="By mail too", description="To users who want mails.")] = False
 
 
 DATA = (

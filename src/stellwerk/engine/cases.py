@@ -19,11 +19,12 @@ class Cases(Calls):
         assignee: str | None = None,
         before: int | None = None,
         page: int = 50,
+        still_open: bool = False,
     ) -> list[Row]:
         """The tenant's cases, newest first, a page at a time; before is the last case that was seen."""
         return self.rows(
-            "select * from stellwerk.search_cases(%s::text, %s::text[], %s::text, %s::text, %s::bigint, %s::int)",
-            [words, None if statuses is None else list(statuses), workflow, assignee, before, page],
+            "select * from stellwerk.search_cases(%s::text, %s::text[], %s::text, %s::text, %s::bigint, %s::int, %s)",
+            [words, None if statuses is None else list(statuses), workflow, assignee, before, page, still_open],
         )
 
     def export_cases(
@@ -32,11 +33,12 @@ class Cases(Calls):
         statuses: Sequence[str] | None = None,
         workflow: str | None = None,
         assignee: str | None = None,
+        still_open: bool = False,
     ) -> list[str]:
         """The tenant's cases as lines of CSV, the first with the names."""
         rows = self.rows(
-            "select line from stellwerk.export_cases(%s::text, %s::text[], %s::text, %s::text) as x (line)",
-            [words, None if statuses is None else list(statuses), workflow, assignee],
+            "select line from stellwerk.export_cases(%s::text, %s::text[], %s::text, %s::text, %s) as x (line)",
+            [words, None if statuses is None else list(statuses), workflow, assignee, still_open],
         )
         return [str(row["line"]) for row in rows]
 
@@ -57,6 +59,11 @@ class Cases(Calls):
         """Set a case's status, and its note if one is given; the new version."""
         query = "select stellwerk.set_case_status(%s::bigint, %s::text, %s::text, %s::int)"
         return int(self.value(query, [case_id, status, note, version]))
+
+    def set_case_statuses(self, case_ids: Sequence[int], status: str, note: str | None = None) -> list[Row]:
+        """Set the status of many cases; for each case_id, version, and code and message where it stays as it was."""
+        query = "select * from stellwerk.set_case_statuses(%s::bigint[], %s::text, %s::text)"
+        return self.rows(query, [list(case_ids), status, note])
 
     def assign_case(self, case_id: int, assignee: str | None, version: int | None = None) -> int:
         """Put a user or role:NAME in charge of a case, None nobody; the new version."""

@@ -112,6 +112,8 @@ class Call(Generic[Config]):
     workflow: str
     effects: Effects
     log: logging.LoggerAdapter[logging.Logger]
+    traceparent: str | None = None
+    """The trace that the attempt belongs to (W3C Trace Context); `effects.request` sends it on by itself."""
 
 
 class Executor(Generic[Config, Output]):

@@ -26,6 +26,7 @@ from stellwerk.web.hooks import take_hook
 from stellwerk.web.intake import Intake
 from stellwerk.web.live import Live
 from stellwerk.web.problems import refuse
+from stellwerk.web.requests import named
 
 # Scripts and styles come from our own files only, nothing is evaluated, and nobody may frame a page.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -89,6 +90,7 @@ def make_app(dsn: str, settings: Settings | None = None) -> Litestar:
         for handler in getattr(route, "route_handlers", []):
             if isinstance(handler, HTTPRouteHandler) and handler.http_methods != {"OPTIONS"}:
                 access.needed_right(handler)
+    app.asgi_handler = named(app.asgi_handler)
     use_database(app, dsn, settings or Settings.from_environment())
     return app
 

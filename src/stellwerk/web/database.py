@@ -48,14 +48,16 @@ class Database:
             self._pool.close(timeout=WAIT_SECONDS)
 
     @contextmanager
-    def transaction(self, entrance: Entrance | None = None) -> Iterator[Engine]:
-        """The engine in a transaction that is committed at the end, for whoever has come in or, without, for nobody."""
+    def transaction(self, entrance: Entrance | None = None, traceparent: str | None = None) -> Iterator[Engine]:
+        """The engine in a transaction that is committed at the end, for whoever has come in or, without, for nobody;
+        what it starts belongs to the trace."""
         try:
             with self._pool.connection() as connection:
                 if entrance is not None:
                     connection.execute(
-                        "select set_config('stellwerk.tenant', %s, true), set_config('stellwerk.actor', %s, true)",
-                        [entrance.tenant, entrance.actor],
+                        "select set_config('stellwerk.tenant', %s, true), set_config('stellwerk.actor', %s, true),"
+                        " set_config('stellwerk.traceparent', %s, true)",
+                        [entrance.tenant, entrance.actor, trace_header(traceparent)],
                     )
                 yield Engine(connection)
         except PoolTimeout as error:
@@ -64,6 +66,11 @@ class Database:
             ) from error
         except psycopg.Error as error:
             raise from_database(error) from error
+
+
+def trace_header(value: str | None) -> str:
+    """A header traceparent as a setting takes it; the database looks whether it is well formed."""
+    return (value or "")[:55].replace("\0", "")
 
 
 def act_as_web(connection: psycopg.Connection[Any]) -> None:

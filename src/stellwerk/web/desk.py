@@ -43,7 +43,7 @@ class Desk:
 
     def engine(self) -> AbstractContextManager[Engine]:
         """The engine in a transaction of theirs, committed at the end of the block."""
-        return self.database.transaction(self._entrance)
+        return self.database.transaction(self._entrance, self.request.headers.get("traceparent"))
 
     def rows(self, query: str, parameters: Sequence[object] | None = None) -> list[Row]:
         """The rows of a query in a transaction of its own."""

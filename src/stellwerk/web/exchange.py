@@ -82,6 +82,9 @@ class Problem(Shown):
     detail: str = Field(examples=["some of the values cannot be used"])
     hint: str | None = Field(default=None, description="How to go on.")
     errors: list[Fault] | None = None
+    request_id: str | None = Field(
+        default=None, description="Names the request in the log; the header x-request-id too."
+    )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from litestar.exceptions import HTTPException
 from stellwerk import json_text
 from stellwerk.errors import StellwerkError, from_database
 from stellwerk.json_text import JsonText
+from stellwerk.web.database import trace_header
 from stellwerk.web.intake import Intake, name_of, problem, refuse
 
 LARGEST_BYTES = 256 * 1024
@@ -58,7 +59,8 @@ async def take_form(tenant: str, form: str, request: Request[Any, Any, Any], sta
     key = request.headers.get("idempotency-key")
     try:
         (wait,) = await intake.row(
-            "select stellwerk.take_submission(%s, %s, %s::jsonb, %s, %s, %s)",
+            "select stellwerk.take_submission(%s, %s, %s::jsonb, %s, %s, %s)"
+            " from set_config('stellwerk.traceparent', %s, true)",
             [
                 name_of(tenant),
                 name_of(form),
@@ -66,6 +68,7 @@ async def take_form(tenant: str, form: str, request: Request[Any, Any, Any], sta
                 request.headers.get("origin"),
                 network_of(request.client.host if request.client else ""),
                 key[:LONGEST_KEY] if key else None,
+                trace_header(request.headers.get("traceparent")),
             ],
         )
     except psycopg.Error as error:

@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from stellwerk.integrations import signatures
 from stellwerk.integrations.sealing import Seals, hook_purpose
+from stellwerk.web.database import trace_header
 from stellwerk.web.intake import Intake, name_of, problem, refuse
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ async def take_hook(tenant: str, source: str, request: Request[Any, Any, Any], s
     if scheme == "slack" and (challenge := _challenge(body)) is not None:
         return Response({"challenge": challenge}, status_code=200)
     (fresh,) = await intake.row(
-        "select stellwerk.take_delivery(%s, %s, %s, %s, %s, %s)",
+        "select stellwerk.take_delivery(%s, %s, %s, %s, %s, %s) from set_config('stellwerk.traceparent', %s, true)",
         [
             tenant_id,
             source,
@@ -60,6 +61,7 @@ async def take_hook(tenant: str, source: str, request: Request[Any, Any, Any], s
             headers.get("content-type"),
             Jsonb({name: headers[name][:LONGEST_HEADER] for name in kept or [] if name in headers}),
             verdict.digest,
+            trace_header(headers.get("traceparent")),
         ],
     )
     if not fresh:

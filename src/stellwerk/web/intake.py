@@ -20,6 +20,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from stellwerk.errors import StellwerkError
 from stellwerk.integrations.sealing import Seals
+from stellwerk.logs import current
 from stellwerk.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Intake:
 def problem(status: int, title: str, detail: str | None = None, headers: dict[str, str] | None = None) -> Response[Any]:
     """An error as RFC 9457 has it."""
     content = {"type": "about:blank", "title": title, "status": status, **({"detail": detail} if detail else {})}
+    content["request_id"] = current("request_id")
     return Response(content, status_code=status, headers=headers, media_type="application/problem+json")
 
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import psycopg
@@ -27,6 +27,7 @@ from stellwerk.errors import StellwerkError, UnknownThing
 from stellwerk.web import texts
 from stellwerk.web.access import Entrance
 from stellwerk.web.database import ROLE, Database
+from stellwerk.web.figures import read_figures
 from stellwerk.web.run_view import read_run
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ AGAIN_SECONDS = 1.0  # after one that was asked for: a transaction that began be
 POLL_SECONDS = 3.0  # without being told
 SESSIONS_SECONDS = 5.0
 OVERVIEW_SECONDS = 2.0
+ROOMS_SECONDS = 1.0  # figures and lists are looked at no more often, however many browsers show them
+FIGURES_SECONDS = 10.0  # figures without anything having moved: the oldest step in the queue grows older
 PING_SECONDS = 15.0
 MOST_STREAMS = 2000
 LINGER_SECONDS = 30.0  # how long the connection stays when nobody looks any more
@@ -44,6 +47,7 @@ LINGER_SECONDS = 30.0  # how long the connection stays when nobody looks any mor
 PARTS = {"head": "runs/_head.html", "graph": "runs/_graph.html", "timeline": "runs/_timeline.html"}
 
 View = tuple[str, tuple[str, ...]]  # language, rights
+Room = Literal["dashboard", "tasks", "cases"]
 
 
 class Stream:
@@ -100,8 +104,8 @@ def _written(event: str, text: str) -> bytes:
 
 
 @dataclass
-class Run:
-    """A run that somebody looks at."""
+class Watched:
+    """A run, or a room, that somebody looks at."""
 
     streams: set[Stream] = field(default_factory=set)
     pulse: str | None = None
@@ -115,7 +119,8 @@ class Live:
         self._dsn = dsn
         self._database = database
         self._environment = environment
-        self._runs: dict[tuple[int, int], Run] = {}
+        self._runs: dict[tuple[int, int], Watched] = {}
+        self._rooms: dict[tuple[int, Room], Watched] = {}
         self._overviews: set[Stream] = set()
         self._wake: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -124,7 +129,8 @@ class Live:
         self._asked = False
         self._echo = False
         self._moved = False  # and the overviews have not been told yet
-        self._sessions_at = self._overviews_at = 0.0
+        self._rooms_moved = False  # and the figures have not been read yet
+        self._sessions_at = self._overviews_at = self._rooms_at = self._figures_at = 0.0
         self.looks = 0
         """How often the database was asked, for tests and the curious."""
 
@@ -163,7 +169,7 @@ class Live:
         """The parts of a run's page, each whenever it has changed."""
         stream = self._stream(entrance, language)
         key = (entrance.tenant_id, run_id)
-        run = self._runs.setdefault(key, Run())
+        run = self._runs.setdefault(key, Watched())
         run.streams.add(stream)
         if (known := run.parts.get(stream.view)) is not None:
             stream.give(known)
@@ -189,6 +195,25 @@ class Live:
         finally:
             self._overviews.discard(stream)
 
+    async def watch_room(self, entrance: Entrance, language: str, room: Room) -> AsyncIterator[bytes]:
+        """The dashboard's figures whenever they have changed; of lists of tasks and cases an event `change`."""
+        stream = self._stream(entrance, language)
+        key = (entrance.tenant_id, room)
+        watched = self._rooms.setdefault(key, Watched())
+        watched.streams.add(stream)
+        if (known := watched.parts.get(stream.view)) is not None:
+            stream.give(known)
+        elif room == "dashboard":
+            self._figures_at = 0.0
+        self._look_soon()
+        try:
+            async for event in stream.events():
+                yield event
+        finally:
+            watched.streams.discard(stream)
+            if not watched.streams:
+                self._rooms.pop(key, None)
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _stream(self, entrance: Entrance, language: str) -> Stream:
@@ -197,7 +222,8 @@ class Live:
         return Stream(entrance, (language, tuple(sorted(entrance.rights))))
 
     def _streams(self) -> list[Stream]:
-        return [*self._overviews, *(stream for run in self._runs.values() for stream in run.streams)]
+        watched = [*self._runs.values(), *self._rooms.values()]
+        return [*self._overviews, *(stream for each in watched for stream in each.streams)]
 
     def _has_moved(self) -> None:
         self._told = True
@@ -282,11 +308,18 @@ class Live:
     async def _look(self, told: bool) -> None:
         now = time.monotonic()
         # What was rung for while we were awake was not heard: the look after one that was asked for counts as well.
-        self._moved, self._echo = self._moved or told or self._echo, told
+        moved, self._echo = told or self._echo, told
+        self._moved, self._rooms_moved = self._moved or moved, self._rooms_moved or moved
         if self._moved and now - self._overviews_at >= OVERVIEW_SECONDS:
             self._overviews_at, self._moved = now, False
             for stream in self._overviews:
                 stream.tell("change")
+        ask_rooms = now - self._rooms_at >= ROOMS_SECONDS
+        ask_figures = ask_rooms and (self._rooms_moved or now - self._figures_at >= FIGURES_SECONDS)
+        if ask_rooms:
+            self._rooms_at = now
+        if ask_figures:
+            self._figures_at, self._rooms_moved = now, False
         ask_sessions = now - self._sessions_at >= SESSIONS_SECONDS
         if ask_sessions:
             self._sessions_at = now
@@ -295,12 +328,15 @@ class Live:
             tenants.setdefault(stream.entrance.tenant_id, []).append(stream)
         for tenant_id, streams in tenants.items():
             watched = {run_id: run for (tenant, run_id), run in self._runs.items() if tenant == tenant_id}
+            rooms = {room: each for (tenant, room), each in self._rooms.items() if tenant == tenant_id}
             pulses = {run_id: run.pulse for run_id, run in watched.items()}
             views = {run_id: {stream.view for stream in run.streams} for run_id, run in watched.items()}
             try:
                 found, still_in = await asyncio.to_thread(
                     self._read, streams[0].entrance, pulses, views, streams if ask_sessions else []
                 )
+                if ask_rooms and rooms:
+                    await self._look_at_rooms(streams[0].entrance, rooms, ask_figures)
             except StellwerkError as error:
                 log.warning("live pages could not be brought up to date: %s", error.message)
                 continue
@@ -316,6 +352,33 @@ class Live:
             for stream in streams if ask_sessions else []:
                 if _name(stream.entrance) not in still_in:
                     stream.end()
+
+    async def _look_at_rooms(self, entrance: Entrance, rooms: dict[Room, Watched], figures: bool) -> None:
+        views = {stream.view for stream in rooms["dashboard"].streams} if figures and "dashboard" in rooms else set()
+        pulses, shown = await asyncio.to_thread(self._read_rooms, entrance, "tasks" in rooms or "cases" in rooms, views)
+        for room, pulse in pulses.items():
+            if (watched := rooms.get(room)) is not None:
+                if watched.pulse not in (None, pulse):
+                    for stream in watched.streams:
+                        stream.tell("change")
+                watched.pulse = pulse
+        if shown:
+            rooms["dashboard"].parts = shown
+            for stream in list(rooms["dashboard"].streams):
+                stream.give(shown.get(stream.view, {}))
+
+    def _read_rooms(
+        self, entrance: Entrance, lists: bool, views: set[View]
+    ) -> tuple[dict[Room, str], dict[View, dict[str, str]]]:
+        """In a thread: what differs when a list has changed, and how the figures look now."""
+        pulses: dict[Room, str] = {}
+        self.looks += 1
+        with self._database.transaction(entrance) as engine:
+            if lists:
+                row = engine.row("select tasks, cases from stellwerk.desk_pulse()")
+                pulses = {"tasks": row["tasks"], "cases": row["cases"]}
+            figures = read_figures(engine) if views else {}
+        return pulses, {view: {"figures": self._render("dashboard/_figures.html", view, **figures)} for view in views}
 
     def _read(
         self,

@@ -24,6 +24,7 @@ from stellwerk.errors import (
     VersionConflict,
     WrongState,
 )
+from stellwerk.logs import current
 from stellwerk.web import texts
 from stellwerk.web.access import login_path
 from stellwerk.web.desk import Desk
@@ -62,13 +63,13 @@ def refuse(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     if isinstance(error, StellwerkError):
         status = STATUS.get(type(error), 500)
         if status >= 500:
-            log.error("%s %s: %s", request.method, _path(request), error.message)
+            log.error("%s %s: %s", request.method, _route(request), error.message)
         # Scripts of pages ask as programs do, and show the answer to people; only browsers have chosen a language.
         for_people = "language" in request.cookies or not for_program(request)
         language = Desk(request, request.app.state).language if for_people else texts.LANGUAGES[0]
         more = [texts.said(language, part).rstrip(".") for part in (error.detail, error.hint) if part]
         return _answer(request, status, texts.said(language, error.message), ". ".join(more) or None)
-    log.exception("%s %s failed", request.method, _path(request))
+    log.exception("%s %s failed", request.method, _route(request))
     return _answer(request, 500, "something went wrong here; the log says what")
 
 
@@ -88,6 +89,7 @@ def _answer(
             "title": HTTPStatus(status).phrase,
             "status": status,
             "detail": detail,
+            "request_id": current("request_id"),
         }
         if hint:
             content["hint"] = hint
@@ -104,18 +106,17 @@ def _answer(
     return page
 
 
+def _route(request: Request[Any, Any, Any]) -> str:
+    """What the path is like: the path itself may hold the secret of an invitation."""
+    return str(request.scope.get("path_template") or "unknown")
+
+
 def for_program(request: Request[Any, Any, Any]) -> bool:
     """Whether an answer in JSON is wanted: under the API's paths, or where no page is asked for."""
     path = request.url.path
     if path.startswith(("/api/", "/hooks/", "/forms/", "/workflow-builder/api/")):
         return True
     return "hx-request" not in request.headers and "text/html" not in request.headers.get("accept", "")
-
-
-def _path(request: Request[Any, Any, Any]) -> str:
-    """As it may be logged: the secret of an invitation is its path."""
-    path = request.url.path
-    return "/welcome/…" if path.startswith("/welcome/") else path
 
 
 def _fields(error: HTTPException) -> list[dict[str, Any]]:

@@ -44,7 +44,13 @@ async def serve(dsn: str, listener: socket.socket, stop: asyncio.Event) -> None:
     """Answer requests until `stop` is set; open answers get three seconds to end."""
     # The parser is named: the other one takes a request that announces its length in two ways.
     config = uvicorn.Config(
-        make_app(dsn), http="httptools", log_level="warning", lifespan="on", timeout_graceful_shutdown=3
+        make_app(dsn),
+        http="httptools",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=3,
     )
     server = Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -17,6 +17,7 @@ from stellwerk.executors import Call, Executor, ExecutorError
 from stellwerk.worker.completions import UnusableResult, failure, success
 from stellwerk.worker.effects import Gate
 from stellwerk.worker.faults import crash_at
+from stellwerk.worker.tracing import Span, Tracing
 
 log = logging.getLogger("stellwerk.step")
 
@@ -38,6 +39,21 @@ class Attempt:
     idempotency_key: str
     failures: int
     workflow: str
+    traceparent: str | None
+    tenant: str
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What lines of the log about it have."""
+        return {
+            "tenant": self.tenant,
+            "workflow": self.workflow,
+            "run_id": self.run_id,
+            "step_id": self.step_id,
+            "node_id": self.node_id,
+            "type": self.node_type,
+            "attempt": self.attempt,
+        }
 
 
 class StepLog(logging.LoggerAdapter[logging.Logger]):
@@ -50,13 +66,20 @@ class StepLog(logging.LoggerAdapter[logging.Logger]):
         return f"run {extra['run_id']} step {extra['step_id']} ({extra['node_id']}): {message}", kwargs
 
 
-async def run_attempt(attempt: Attempt, executor: Executor[Any, Any] | None, gate: Gate) -> str:
+async def run_attempt(attempt: Attempt, executor: Executor[Any, Any] | None, gate: Gate, tracing: Tracing) -> str:
     """Carry out a step and answer the body of its completion. Never raises but for a cancellation."""
+    with tracing.attempt(attempt) as span:
+        return await _outcome(attempt, executor, gate, span)
+
+
+async def _outcome(attempt: Attempt, executor: Executor[Any, Any] | None, gate: Gate, span: Span) -> str:
     try:
-        return success(await _execute(attempt, executor, gate))
+        return success(await _execute(attempt, executor, gate, span.traceparent))
     except ExecutorError as error:
+        span.fail(error.error_class)
         return failure(error.error_class, error.message, error.retryable, error.detail, error.retry_after)
     except UnusableResult as error:
+        span.fail("invalid_result")
         return failure("invalid_result", f"the step's output cannot be stored: {error}", retryable=False)
     except Exception as error:
         # A stranger's exception may hold anything, also a secret: the log of the worker's machine gets where it
@@ -70,10 +93,11 @@ async def run_attempt(attempt: Attempt, executor: Executor[Any, Any] | None, gat
             _where(error),
         )
         name = type(error).__name__
+        span.fail(name)
         return failure(name, f"{attempt.node_type} failed with {name}", retryable=True, detail={"at": _where(error)})
 
 
-async def _execute(attempt: Attempt, executor: Executor[Any, Any] | None, gate: Gate) -> Any:
+async def _execute(attempt: Attempt, executor: Executor[Any, Any] | None, gate: Gate, traceparent: str | None) -> Any:
     if executor is None:
         raise ExecutorError(
             f"this worker cannot carry out {attempt.node_type}", error_class="unknown_type", retryable=True
@@ -86,8 +110,9 @@ async def _execute(attempt: Attempt, executor: Executor[Any, Any] | None, gate: 
         step_id=attempt.step_id,
         node_id=attempt.node_id,
         workflow=attempt.workflow,
-        effects=gate.for_step(attempt.idempotency_key),
-        log=StepLog(log, {"run_id": attempt.run_id, "step_id": attempt.step_id, "node_id": attempt.node_id}),
+        effects=gate.for_step(attempt.idempotency_key, traceparent),
+        log=StepLog(log, attempt.fields),
+        traceparent=traceparent,
     )
     crash_at("before_effect")
     if attempt.timeout_seconds is None:

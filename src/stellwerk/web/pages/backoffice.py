@@ -28,7 +28,8 @@ from stellwerk.web.posted import Posted, number
 from stellwerk.web.values import label, shape
 
 MOST_AT_ONCE = 500
-SEARCH = "select * from stellwerk.search_cases(%s, %s, %s, %s, %s, %s)"
+SEARCH = "select * from stellwerk.search_cases(%s, %s, %s, %s, %s, %s, still_open => %s)"
+EXPORT = "select * from stellwerk.export_cases(%s, %s, %s, %s, still_open => %s)"
 CASE = "select * from stellwerk.case_overview where case_id = %s"
 STATUSES = "select status, label, color, final, next from stellwerk.case_statuses(%s) order by position"
 HISTORY = """
@@ -76,14 +77,22 @@ PROGRESS = """
 
 @routes.get("/backoffice")
 def show_cases(
-    desk: Desk, words: str = "", status: str = "", workflow: str = "", assignee: str = "", cursor: str = ""
+    desk: Desk,
+    words: str = "",
+    status: str = "",
+    workflow: str = "",
+    assignee: str = "",
+    which: str = "",
+    cursor: str = "",
 ) -> Any:
-    """The newest cases first; htmx asks for more rows at the end of the list."""
-    return _list(desk, words, status, workflow, assignee, cursor)
+    """The newest cases first, those that are done with where they are asked for; htmx asks for more rows at the end."""
+    return _list(desk, words, status, workflow, assignee, which, cursor)
 
 
 @routes.get("/backoffice/cases.csv", media_type="text/csv")
-def export_cases(desk: Desk, words: str = "", status: str = "", workflow: str = "", assignee: str = "") -> Any:
+def export_cases(
+    desk: Desk, words: str = "", status: str = "", workflow: str = "", assignee: str = "", which: str = ""
+) -> Any:
     """The same cases as a file for spreadsheets."""
     filters = _filters(desk, words, status, workflow, assignee)
 
@@ -91,7 +100,7 @@ def export_cases(desk: Desk, words: str = "", status: str = "", workflow: str = 
         yield "\ufeff"  # so that spreadsheets take it for UTF-8
         with desk.engine() as engine, engine.connection.cursor(name="cases") as cursor:
             cursor.itersize = 500
-            cursor.execute("select * from stellwerk.export_cases(%s, %s, %s, %s)", filters)
+            cursor.execute(EXPORT, [*filters, which != "all"])
             for (line,) in cursor:
                 yield line + "\r\n"
 
@@ -111,20 +120,18 @@ def change_many(desk: Desk, body: bytes) -> Any:
         raise UsageError(desk.t("Choose some cases and a status."))
     if len(chosen) > MOST_AT_ONCE:
         raise UsageError(desk.t("At most {limit} cases at once.", limit=MOST_AT_ONCE))
-    done, refused = 0, []
     with desk.engine() as engine:
-        for case_id in chosen:
-            try:
-                with engine.connection.transaction():
-                    engine.value("select stellwerk.set_case_status(%s, %s)", [case_id, status])
-                done += 1
-            except StellwerkError as error:
-                refused.append((case_id, _words(desk, engine, error, case_id)))
-    words, chosen_status, workflow, assignee = (
-        posted.text(name) for name in ("words", "status", "workflow", "assignee")
+        rows = engine.set_case_statuses(chosen, status)
+        refused = [(row["case_id"], _words(desk, engine, _error(row), row["case_id"])) for row in rows if row["code"]]
+    words, chosen_status, workflow, assignee, which = (
+        posted.text(name) for name in ("words", "status", "workflow", "assignee", "which")
     )
-    told = {"done": done, "refused": refused}
-    return _list(desk, words, chosen_status, workflow, assignee, "", told)
+    told = {"done": len(rows) - len(refused), "refused": refused}
+    return _list(desk, words, chosen_status, workflow, assignee, which, "", told)
+
+
+def _error(row: Row) -> StellwerkError:
+    return {"SW003": WrongState, "SW007": UnknownThing}.get(row["code"], InvalidPayload)(row["message"])
 
 
 @routes.get("/backoffice/{case_id:int}")
@@ -207,12 +214,19 @@ def _filters(desk: Desk, words: str, status: str, workflow: str, assignee: str) 
 
 
 def _list(
-    desk: Desk, words: str, status: str, workflow: str, assignee: str, cursor: str, told: dict[str, Any] | None = None
+    desk: Desk,
+    words: str,
+    status: str,
+    workflow: str,
+    assignee: str,
+    which: str,
+    cursor: str,
+    told: dict[str, Any] | None = None,
 ) -> Any:
     key = cursors.read(cursor or None, int)
     filters = _filters(desk, words, status, workflow, assignee)
     with desk.engine() as engine:
-        rows = engine.rows(SEARCH, [*filters, key[0] if key else None, cursors.DEFAULT + 1])
+        rows = engine.rows(SEARCH, [*filters, key[0] if key else None, cursors.DEFAULT + 1, which != "all"])
         page = cursors.page(rows, cursors.DEFAULT, "case_id")
         workflows = {row["workflow"]: row["name"] for row in engine.rows("select * from stellwerk.case_workflows()")}
         statuses = engine.rows("select * from stellwerk.used_case_statuses()")
@@ -227,6 +241,7 @@ def _list(
         chosen=status,
         workflow=workflow,
         assignee=assignee,
+        which=which,
         workflows=workflows,
         statuses=statuses,
         targets=possible[workflow] if workflow and possible[workflow] else statuses,

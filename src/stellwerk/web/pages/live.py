@@ -28,10 +28,28 @@ async def watch_overview(desk: Desk, state: State) -> Stream:
     return _stream(state.live.watch_overview(desk.who, desk.language))
 
 
+@get("/live/dashboard", opt={"needs": "read"})
+async def watch_dashboard(desk: Desk, state: State) -> Stream:
+    """The dashboard's figures, at most once a second."""
+    return _stream(state.live.watch_room(desk.who, desk.language, "dashboard"))
+
+
+@get("/live/cases", opt={"needs": "read"})
+async def watch_cases(desk: Desk, state: State) -> Stream:
+    """An event `change` when a case has been made or changed."""
+    return _stream(state.live.watch_room(desk.who, desk.language, "cases"))
+
+
+@get("/live/tasks", opt={"needs": "work"})
+async def watch_tasks(desk: Desk, state: State) -> Stream:
+    """An event `change` when a task has come, gone or changed hands."""
+    return _stream(state.live.watch_room(desk.who, desk.language, "tasks"))
+
+
 def _stream(events: AsyncIterator[bytes]) -> Stream:
     return Stream(
         events, media_type="text/event-stream", headers={"cache-control": "no-store", "x-accel-buffering": "no"}
     )
 
 
-router = Router("/", route_handlers=[watch_run, watch_overview])
+router = Router("/", route_handlers=[watch_run, watch_overview, watch_dashboard, watch_cases, watch_tasks])
