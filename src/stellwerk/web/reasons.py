@@ -13,7 +13,6 @@ from markupsafe import Markup
 
 from stellwerk.engine import Row
 
-
 Translate = Callable[..., str]  # Desk.t
 
 
