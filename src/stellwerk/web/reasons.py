@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from markupsafe import Markup
 
 from stellwerk.engine import Row
 
-
-class Translate(Protocol):
-    """`Desk.t`."""
-
-    def __call__(self, text: str, **values: object) -> str: ...
+Translate = Callable[..., str]  # Desk.t
 
 
 def sentences(translate: Translate, run: Row, rows: list[Row], names: Mapping[str, str]) -> list[Markup]:
