@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psycopg
 from psycopg import sql
@@ -20,9 +23,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from stellwerk.database.embedded import Embedded
 from stellwerk.database.schema import migrate
+from stellwerk.web.passwords import hash_password
 
 PLUGIN = Path(__file__).resolve().parent / "plugin"
 SHOWN = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size")
+PASSWORD = "long enough for a benchmark"
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,55 @@ def worker(where: Place) -> Iterator[int]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextlib.contextmanager
+def web(where: Place) -> Iterator[tuple[int, int]]:
+    """One web process as anybody would start it; answers its process id and its port."""
+    environment = {**os.environ, "DATABASE_URL": where.dsn, "STELLWERK_LOG": "text", "STELLWERK_BASE_URL": "http://127.0.0.1"}
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "stellwerk", "web", "--port", "0"],
+            env={**environment, "STELLWERK_HOME": home},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            found = re.search(r"port (\d+)", process.stdout.readline())
+            if found is None:
+                log.seek(0)
+                raise RuntimeError("the web process did not start: " + log.read()[-2000:])
+            yield process.pid, int(found[1])
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def log_in(where: Place, port: int, email: str) -> str:
+    """A user's session, by the login page; answers the cookie."""
+    with where.connect() as connection:
+        connection.execute("select set_config('stellwerk.tenant', 'default', false)")
+        connection.execute("select stellwerk.set_password(%s, %s)", [email, hash_password(PASSWORD)])
+    page = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    page.request(
+        "POST",
+        "/login",
+        urlencode({"email": email, "password": PASSWORD}),
+        {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "same-origin"},
+    )
+    answer = page.getresponse()
+    answer.read()
+    cookie = answer.getheader("set-cookie")
+    if cookie is None:
+        raise RuntimeError(f"{email} could not log in: {answer.status}")
+    return cookie.partition(";")[0]
 
 
 def _python_path() -> str:

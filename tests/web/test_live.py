@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import psycopg
@@ -215,6 +218,38 @@ def test_two_hundred_streams_cost_one_query_and_go_with_their_browsers(
     assert done == 200
     assert looks < 20
     wait_until(lambda: application.live.count == 0, what="the streams' end")
+
+
+def test_a_browser_that_goes_away_frees_its_stream(
+    application: Application, cookies: Any, waiting: Any, db: Database, wait_until: Any
+) -> None:
+    """Also one that says nothing more and resets its connection; whoever stays is still told, by the one connection that listens."""
+    number = waiting()
+    cookie = cookies()
+    stays = Listening(application, f"/live/runs/{number}", cookie)
+    wait_until(lambda: stays.last("graph"))
+    address = urlsplit(application.url)
+    request = f"GET {{}} HTTP/1.1\r\nhost: x\r\ncookie: stellwerk_session={cookie['stellwerk_session']}\r\n\r\n"
+    for path in (f"/live/runs/{number}", "/live/overview"):
+        for linger in (struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)):  # a farewell, and a reset
+            with socket.create_connection((address.hostname, address.port), 10) as browser:
+                browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                browser.sendall(request.format(path).encode())
+                assert b"200 OK" in browser.recv(100)
+                wait_until(lambda: application.live.count == 2, what="its stream")
+                assert listening_connections(db) == 1
+            wait_until(lambda: application.live.count == 1, what="the end of its stream")
+    assert listening_connections(db) == 1
+    stays.leave()
+    wait_until(lambda: application.live.count == 0, what="the end of the last stream")
+    assert listening_connections(db) == 1  # it lingers for a while: who reloads a page comes back
+
+
+def listening_connections(db: Database) -> int:
+    row = db.execute(
+        "select count(*) from pg_stat_activity where application_name = 'stellwerk-web-live' and datname = current_database()"
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def test_a_stop_with_open_streams_is_quick(
