@@ -3,15 +3,50 @@
 create or replace function stellwerk.search_runs(
   workflow text default null, states text[] default null, since timestamptz default null, until timestamptz default null, key text default null,
   words text default null, before bigint default null, most integer default 50)
-returns setof bigint language plpgsql stable security definer  -- under row-level security the index of words would not be used
-set search_path = '' set jit = off set plan_cache_mode = force_custom_plan as $$
+returns setof bigint language plpgsql stable set search_path = '' as $$
 declare
-  v_tenant_id bigint := stellwerk.current_tenant_id();
+  v_before bigint := before;
+  v_left   integer := most;
+  v_on     boolean := true;
+  v_row    record;
+begin
+  while v_on and v_left > 0 loop
+    v_on := false;
+    for v_row in select * from stellwerk.look_for_runs(workflow, states, since, until, key, words, v_before, v_left, 100000) loop
+      if v_row.found then
+        v_left := v_left - 1;
+        return next v_row.run_id;
+      else
+        v_on := true;
+        v_before := v_row.run_id;
+      end if;
+    end loop;
+  end loop;
+end
+$$;
+comment on function stellwerk.search_runs(text, text[], timestamptz, timestamptz, text, text, bigint, integer) is 'The numbers of the runs that fit everything given, newest first: workflow, states, asked for from since to before until, idempotency key, words that the payload''s top-level values begin with; before is the last number of the page before, most how many. Errors: SW001, SW008.';
+
+-- What no index finds is looked at run by run, newest first, so many for a page at most. Thus a page is there soon whatever it asks for.
+create or replace function stellwerk.look_for_runs(
+  workflow text default null, states text[] default null, since timestamptz default null, until timestamptz default null, key text default null,
+  words text default null, before bigint default null, most integer default 50, depth integer default 10000)
+returns table (run_id bigint, found boolean)
+language plpgsql stable security definer  -- under row-level security the index of words would not be used
+set search_path = '' set jit = off set plan_cache_mode = force_custom_plan as $$
+#variable_conflict use_column
+declare
+  v_tenant_id   bigint := stellwerk.current_tenant_id();
   v_workflow_id bigint;
-  v_query   tsquery := stellwerk.words_query(words);
-  v_first   bigint;
-  v_last    bigint := coalesce(before - 1, 9223372036854775807);
-  v_found   bigint[];
+  v_query       tsquery := stellwerk.words_query(words);
+  v_done        bigint := coalesce((select p.done_run_id from stellwerk.run_text_progress p where p.tenant_id = v_tenant_id), 0);
+  v_first       bigint;
+  v_last        bigint := coalesce(before - 1, 9223372036854775807);
+  v_runs        bigint[];
+  v_limited     boolean := false;
+  v_portion     integer := 200;
+  v_from        integer := 1;
+  v_left        integer := most;
+  v_count       integer;
 begin
   if most not between 1 and 100000 then
     raise exception 'most is %', most using errcode = 'SW008', hint = 'It is a number from 1 to 100000.';
@@ -22,99 +57,101 @@ begin
   -- Numbers follow time, but for transactions that were slow to begin with them.
   v_first := case when since is null then 0 else stellwerk.run_at_time(v_tenant_id, since - interval '10 minutes') end;
   v_last := least(v_last, case when until is null then v_last else stellwerk.run_at_time(v_tenant_id, until + interval '10 minutes') end);
-
   if key is not null then
-    select array_agg(k.run_id) into v_found
-      from stellwerk.workflow w
-     cross join lateral (select k.run_id from stellwerk.run_key k
-                          where k.tenant_id = v_tenant_id and k.workflow_id = w.workflow_id and k.idempotency_key = search_runs.key) k
-     where w.tenant_id = v_tenant_id;
+    v_runs := array(
+      select k.run_id from stellwerk.workflow w
+       cross join lateral (select k.run_id from stellwerk.run_key k
+                            where k.tenant_id = v_tenant_id and k.workflow_id = w.workflow_id and k.idempotency_key = look_for_runs.key) k
+       where w.tenant_id = v_tenant_id and k.run_id between v_first and v_last
+       order by 1 desc);
   elsif v_query is not null then
-    v_found := stellwerk.runs_with_words(v_tenant_id, v_query, v_first, v_last,
-      case when workflow is null and states is null and since is null and until is null then most end);
-  elsif states <@ array['pending', 'running', 'waiting', 'paused'] then
-    v_found := stellwerk.live_runs(v_tenant_id, states, v_first, v_last);
-  elsif states <@ array['failed', 'cancelled'] then
-    return query
-      select r.run_id from stellwerk.run r
-       where r.tenant_id = v_tenant_id and r.state in ('failed', 'cancelled') and r.state = any (states) and r.run_id between v_first and v_last
-         and (v_workflow_id is null or r.workflow_id + 0 = v_workflow_id)
-         and (since is null or r.created_at >= since) and (until is null or r.created_at < until)
-       order by r.run_id desc limit most;
-    return;
-  else
-    return query
-      select r.run_id from stellwerk.run r
-       where r.tenant_id = v_tenant_id and r.run_id between v_first and v_last
-         and (v_workflow_id is null or r.workflow_id = v_workflow_id) and (states is null or r.state || '' = any (states))
-         and (since is null or r.created_at >= since) and (until is null or r.created_at < until)
-       order by r.run_id desc limit most;
-    return;
+    v_runs := stellwerk.runs_with_words(v_tenant_id, v_query, v_first, v_last, v_done);
   end if;
-  return query
-    select r.run_id
-      from unnest(v_found) x (run_id)
-     cross join lateral (select o.* from stellwerk.run o where o.tenant_id = v_tenant_id and o.run_id = x.run_id offset 0) r
-     where r.run_id between v_first and v_last
-       and (v_workflow_id is null or r.workflow_id = v_workflow_id) and (states is null or r.state = any (states))
-       and (since is null or r.created_at >= since) and (until is null or r.created_at < until)
-     order by r.run_id desc limit most;
+  if v_runs is null then
+    v_runs := stellwerk.newest_runs(v_tenant_id, v_workflow_id, states, v_first, v_last, depth);
+    v_limited := cardinality(v_runs) = depth;
+  end if;
+  while v_left > 0 and v_from <= cardinality(v_runs) loop
+    return query
+      select r.run_id, true
+        from unnest(v_runs[v_from:v_from + v_portion - 1]) x (run_id)
+       cross join lateral (select o.* from stellwerk.run o where o.tenant_id = v_tenant_id and o.run_id = x.run_id offset 0) r
+       where (v_workflow_id is null or r.workflow_id = v_workflow_id) and (states is null or r.state = any (states))
+         and (since is null or r.created_at >= since) and (until is null or r.created_at < until)
+         and (v_query is null
+              or case when r.run_id > v_done then stellwerk.words_of(r.payload) @@ v_query
+                      else exists (select from stellwerk.run_text t where t.tenant_id = v_tenant_id and t.run_id = r.run_id and t.words @@ v_query) end)
+       order by r.run_id desc limit v_left;
+    get diagnostics v_count = row_count;
+    v_left := v_left - v_count;
+    v_from := v_from + v_portion;
+    v_portion := v_portion * 2;
+  end loop;
+  if v_limited and v_left > 0 then
+    return query select v_runs[cardinality(v_runs)], false;
+  end if;
 end
 $$;
-comment on function stellwerk.search_runs(text, text[], timestamptz, timestamptz, text, text, bigint, integer) is 'The numbers of the runs that fit everything given, newest first: workflow, states, asked for from since to before until, idempotency key, words that the payload''s top-level values begin with; before is the last number of the page before, most how many. Errors: SW001, SW008.';
+comment on function stellwerk.look_for_runs(text, text[], timestamptz, timestamptz, text, text, bigint, integer, integer) is 'As search_runs, but looks at depth runs at most where no index knows which ones fit: a last row that is not found then says where it stopped, to be given as before. Errors: SW001, SW008.';
 
-create or replace function stellwerk.runs_with_words(p_tenant_id bigint, p_query tsquery, p_first bigint, p_last bigint, p_enough integer)
+-- A word that stands in many runs is soon met by looking at the newest ones; the index would have to name them all.
+create or replace function stellwerk.runs_with_words(p_tenant_id bigint, p_query tsquery, p_first bigint, p_last bigint, p_done bigint)
 returns bigint[] language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan as $$
 declare
-  c_newest constant integer := 2000;
-  v_done   bigint := coalesce((select p.done_run_id from stellwerk.run_text_progress p where p.tenant_id = p_tenant_id), 0);
-  v_fresh  bigint[];
-  v_near   bigint[];
+  c_newest   constant integer := 2000;
+  c_frequent constant integer := 10;  -- of these
+  c_many     constant integer := 5000;
+  v_runs     bigint[];
 begin
-  -- What has no words yet is read itself.
-  select array_agg(x.run_id) into v_fresh
-    from (select r.run_id, r.payload from stellwerk.run r
-           where r.tenant_id = p_tenant_id and r.run_id > v_done and r.run_id between p_first and p_last
-           order by r.run_id desc limit 5000) x
-   where stellwerk.words_of(x.payload) @@ p_query;
-  -- A frequent word is found among the newest; a rare one by the index.
-  select array_agg(x.run_id) into v_near
-    from (select t.run_id, t.words from stellwerk.run_text t
-           where t.tenant_id = p_tenant_id and t.run_id between p_first and p_last
-           order by t.run_id desc limit c_newest) x
-   where x.words @@ p_query;
-  if cardinality(v_near) >= p_enough then
-    return coalesce(v_fresh, '{}') || v_near;
+  if (select count(*) from (select t.words from stellwerk.run_text t where t.tenant_id = p_tenant_id and t.run_id between p_first and p_last
+                             order by t.run_id desc limit c_newest) x where x.words @@ p_query) >= c_frequent then
+    return null;
   end if;
-  return coalesce(v_fresh, '{}') || array(
-    select t.run_id from stellwerk.run_text t
-     where t.tenant_id = p_tenant_id and t.words @@ p_query and t.run_id between p_first and p_last
-     order by t.run_id desc limit 20000);
+  v_runs := array(select t.run_id from stellwerk.run_text t
+                   where t.tenant_id = p_tenant_id and t.words @@ p_query and t.run_id between p_first and p_last and t.run_id <= p_done limit c_many);
+  if cardinality(v_runs) = c_many then
+    return null;
+  end if;
+  -- What has no words yet is read itself.
+  v_runs := v_runs || array(select r.run_id from stellwerk.run r where r.tenant_id = p_tenant_id and r.run_id > p_done and r.run_id between p_first and p_last
+                             order by r.run_id desc limit 5000);
+  return array(select x.run_id from unnest(v_runs) x (run_id) order by 1 desc);
 end
 $$;
-comment on function stellwerk.runs_with_words(bigint, tsquery, bigint, bigint, integer) is 'Runs with all these words, the newest 20,000; where p_enough is given and so many are among the newest runs, just those.';
+comment on function stellwerk.runs_with_words(bigint, tsquery, bigint, bigint, bigint) is 'Runs that have all these words, by the index, with those whose words are not written yet (later than p_done), newest first; null where the words are too frequent for that.';
 
-create or replace function stellwerk.live_runs(p_tenant_id bigint, p_states text[], p_first bigint, p_last bigint)
-returns bigint[] language sql stable set search_path = '' as $$
-  select array(
-    select s.run_id from stellwerk.step s
-     where p_states && array['running'] and not p_states && array['waiting'] and s.tenant_id = p_tenant_id and s.state = 'queued' and s.run_id between p_first and p_last
-    union
-    select s.run_id from stellwerk.step s
-     where p_states && array['running'] and not p_states && array['waiting'] and s.tenant_id = p_tenant_id and s.state = 'running' and s.run_id between p_first and p_last
-    union
-    select s.run_id from stellwerk.step s
-     where p_states && array['waiting'] and s.tenant_id = p_tenant_id and s.state in ('queued', 'running', 'waiting', 'joining') and s.run_id between p_first and p_last
-    union
-    select r.run_id from stellwerk.run r
-     where p_states && array['pending'] and r.tenant_id = p_tenant_id and r.state = 'pending' and not r.held and r.run_id between p_first and p_last
-    union
-    select r.run_id from stellwerk.run r
-     where p_states && array['pending', 'paused'] and r.tenant_id = p_tenant_id and (r.state = 'paused' or (r.state = 'pending' and r.held))
-       and r.run_id between p_first and p_last
-    order by 1 desc limit 20000)
+create or replace function stellwerk.newest_runs(p_tenant_id bigint, p_workflow_id bigint, p_states text[], p_first bigint, p_last bigint, p_depth integer)
+returns bigint[] language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan as $$
+begin
+  if p_states <@ array['pending', 'running', 'waiting', 'paused'] then
+    return array(
+      select r.run_id
+        from stellwerk.workflow w
+       cross join unnest(p_states) s (state)
+       cross join lateral (select o.run_id from stellwerk.run o
+                            where o.tenant_id = p_tenant_id and o.workflow_id = w.workflow_id and o.state = s.state and o.ended_at is null
+                              and o.run_id between p_first and p_last
+                            order by o.run_id desc limit p_depth) r
+       where w.tenant_id = p_tenant_id and (p_workflow_id is null or w.workflow_id = p_workflow_id)
+       order by 1 desc limit p_depth);
+  elsif p_states <@ array['failed', 'cancelled'] then
+    return array(
+      select r.run_id
+        from unnest(p_states) s (state)
+       cross join lateral (select o.run_id from stellwerk.run o
+                            where o.tenant_id = p_tenant_id and o.state = s.state and o.state in ('failed', 'cancelled') and o.run_id between p_first and p_last
+                            order by o.run_id desc limit p_depth) r
+       order by 1 desc limit p_depth);
+  elsif p_workflow_id is not null then
+    return array(select o.run_id from stellwerk.run o
+                  where o.tenant_id = p_tenant_id and o.workflow_id = p_workflow_id and o.run_id between p_first and p_last
+                  order by o.run_id desc limit p_depth);
+  end if;
+  return array(select o.run_id from stellwerk.run o
+                where o.tenant_id = p_tenant_id and o.run_id between p_first and p_last order by o.run_id desc limit p_depth);
+end
 $$;
-comment on function stellwerk.live_runs(bigint, text[], bigint, bigint) is 'Candidates for runs in these live states, by the indexes of what is live; the newest 20,000.';
+comment on function stellwerk.newest_runs(bigint, bigint, text[], bigint, bigint, integer) is 'The newest runs among which those of a workflow and of these states are, by the index that leaves out the most.';
 
 create or replace function stellwerk.run_at_time(p_tenant_id bigint, p_at timestamptz)
 returns bigint language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan as $$

@@ -29,7 +29,7 @@ revoke all on all functions in schema stellwerk from public;
 do $security$
 declare
   v_public_verbs text[] := array[
-    'start_run', 'take_run_request', 'cancel_run', 'pause_run', 'resume_run', 'skip_step', 'edit_run', 'retry_run', 'retry_plan', 'search_runs', 'signal',
+    'start_run', 'take_run_request', 'cancel_run', 'pause_run', 'resume_run', 'skip_step', 'edit_run', 'retry_run', 'retry_plan', 'search_runs', 'look_for_runs', 'signal',
     'why', 'explain_run', 'run_state_at', 'diff_runs', 'stuck_runs', 'retry_event', 'retry_export',
     'start_bulk_operation', 'resume_bulk_operation', 'pause_bulk_operation', 'cancel_bulk_operation',
     'watch_table', 'unwatch_table', 'publish_workflow', 'publish_draft', 'rollback_workflow',

@@ -95,12 +95,19 @@ class Browser:
     def ask(self, address: str, is_api: bool, fragment: bool) -> tuple[int, bytes, float, int]:
         """Status, body, milliseconds until the whole answer was there, and its size on the wire."""
         headers = {**self.headers, "accept": "application/json" if is_api else "text/html", **({"hx-request": "true"} if fragment else {})}
+        try:
+            answer, body, took = self._exchange(address, headers)
+        except ConnectionError:  # a server closes a connection that rests for some seconds
+            self.connection.close()
+            answer, body, took = self._exchange(address, headers)
+        return answer.status, gzip.decompress(body) if answer.getheader("content-encoding") == "gzip" else body, took, len(body)
+
+    def _exchange(self, address: str, headers: dict[str, str]) -> tuple[http.client.HTTPResponse, bytes, float]:
         began = time.perf_counter()
         self.connection.request("GET", address, headers=headers)
         answer = self.connection.getresponse()
         body = answer.read()
-        took = (time.perf_counter() - began) * 1000
-        return answer.status, gzip.decompress(body) if answer.getheader("content-encoding") == "gzip" else body, took, len(body)
+        return answer, body, (time.perf_counter() - began) * 1000
 
 
 def measure(where: Where, times: int, depth: int, only: str | None) -> list[Measured]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from litestar import Response
 from pydantic import Field
 
-from stellwerk.engine import Engine
 from stellwerk.web import exchange
 from stellwerk.web.api import definitions
 from stellwerk.web.desk import Desk
 from stellwerk.web.exchange import Asked, Shown, answer
 
 DAYS = 1
+SINCE = "select date_trunc('hour', clock_timestamp() - make_interval(days => %s), 'UTC')"
 
 
 class WorkflowFigures(Shown):
@@ -38,7 +38,7 @@ class WorkflowFigures(Shown):
 
 
 class NodeFigures(Shown):
-    """Figures of a node."""
+    """Figures of a node in one version."""
 
     version: int
     node_id: str
@@ -60,7 +60,7 @@ class NodeFigures(Shown):
 class WorkflowAnalytics(Shown):
     """A workflow and its nodes."""
 
-    since: datetime.datetime
+    since: datetime.datetime = Field(description="The beginning of the hour in which the window begins.")
     workflow: WorkflowFigures | None = Field(description="Null: no run was asked for in the window.")
     nodes: list[NodeFigures]
 
@@ -82,9 +82,9 @@ class FailureCluster(Shown):
 class Overview(Shown):
     """All workflows."""
 
-    since: datetime.datetime
+    since: datetime.datetime = Field(description="The beginning of the hour in which the window begins.")
     workflows: list[WorkflowFigures] = Field(description="The busiest first, at most 200.")
-    failures: list[FailureCluster] = Field(description="The most frequent first, at most 20.")
+    failures: list[FailureCluster] = Field(description="The most frequent of the newest 1000, at most 20.")
 
 
 class Window(Asked):
@@ -98,11 +98,10 @@ def get_workflow_analytics(desk: Desk, slug: str, asked: Window) -> Response[byt
     """Counts, shares and durations of the workflow and of each node."""
     with desk.engine() as engine:
         definitions.workflow_of(engine, slug)
-        since = _look_back(engine, asked.days)
-        figures = engine.rows("select * from stellwerk.workflow_statistics where workflow = %s", [slug])
+        since = engine.value(SINCE, [asked.days])
+        figures = engine.rows("select * from stellwerk.workflow_figures(%s) where workflow = %s", [since, slug])
         nodes = engine.rows(
-            "select * from stellwerk.node_statistics where workflow = %s order by version desc, visits desc, node_id",
-            [slug],
+            "select * from stellwerk.node_figures(%s, %s) order by version desc, visits desc, node_id", [slug, since]
         )
     return answer(WorkflowAnalytics, {"since": since, "workflow": figures[0] if figures else None, "nodes": nodes})
 
@@ -111,15 +110,10 @@ def get_workflow_analytics(desk: Desk, slug: str, asked: Window) -> Response[byt
 def get_analytics_overview(desk: Desk, asked: Window) -> Response[bytes]:
     """The busiest workflows, and what fails most."""
     with desk.engine() as engine:
-        since = _look_back(engine, asked.days)
-        rows = engine.rows("select * from stellwerk.workflow_statistics order by runs desc, workflow limit 200")
-        failures = engine.rows("select * from stellwerk.failure_cluster order by failures desc, fingerprint limit 20")
+        since = engine.value(SINCE, [asked.days])
+        rows = engine.rows("select * from stellwerk.workflow_figures(%s) order by runs desc, workflow limit 200", [since])
+        failures = engine.rows("select * from stellwerk.recent_failures(%s)", [since])
     return answer(Overview, {"since": since, "workflows": rows, "failures": failures})
-
-
-def _look_back(engine: Engine, days: int) -> Any:
-    engine.value("select set_config('stellwerk.period', %s, true)", [f"P{days}D"])
-    return engine.value("select stellwerk.window_start('P1D')")
 
 
 router = exchange.router(get_workflow_analytics, get_analytics_overview)

@@ -20,15 +20,12 @@ STEPS_AT_ONCE = 200
 LOOK_AGAIN_SECONDS = 0.05
 
 LIST = """
-  select r.run_id, w.slug as workflow, r.version, r.state, r.source, r.priority, r.idempotency_key, r.parent_run_id,
+  select x.run_id, x.found, r.workflow, r.version, r.state, r.source, r.priority, r.idempotency_key, r.parent_run_id,
          r.created_at, r.created_by, r.started_at, r.ended_at, r.reason, r.error
-    from stellwerk.workflow w
-    join stellwerk.run r on r.tenant_id = w.tenant_id and r.workflow_id = w.workflow_id
-   where w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = %(slug)s
-     and (%(state)s::text is null or r.state = %(state)s)
-     and (%(before)s::bigint is null or r.run_id < %(before)s)
-   order by r.run_id desc
-   limit %(limit)s
+    from stellwerk.look_for_runs(%(slug)s::text, %(states)s::text[], before => %(before)s::bigint,
+           most => %(limit)s::int) x
+    left join stellwerk.run_overview r on r.run_id = x.run_id
+   order by x.run_id desc
 """
 STEPS = """
   select * from stellwerk.step_timeline
@@ -241,7 +238,8 @@ def run_from_builder(desk: Desk, given: BuilderOrder) -> Response[bytes]:
 def list_executions(desk: Desk, slug: str, asked: WhichExecutions) -> Response[bytes]:
     """The newest first."""
     key = cursors.read(asked.cursor, int)
-    more = {"slug": slug, "state": asked.state, "before": key and key[0], "limit": asked.limit + 1}
+    states = [asked.state] if asked.state else None
+    more = {"slug": slug, "states": states, "before": key and key[0], "limit": asked.limit + 1}
     with desk.engine() as engine:
         if not engine.rows(WORKFLOW, [slug, 0, slug]):
             raise UnknownWorkflow(f"there is no workflow {slug[:100]!r}", hint="GET /api/workflows lists them.")

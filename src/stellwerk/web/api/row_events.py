@@ -26,20 +26,18 @@ WATCHES = """
 """
 # Rows may have megabytes; the log shows small ones.
 LOG = """
-  select e.event_id, e.target as table, e.operation, e.record_id, e.state, e.reason, e.run_id, e.caused_by_run_id,
-         e.depth, e.created_at, e.processed_at, w.slug as workflow,
+  select x.event_id, x.found, e.target as table, e.operation, e.record_id, e.state, e.reason, e.run_id,
+         e.caused_by_run_id, e.depth, e.created_at, e.processed_at, w.slug as workflow,
          case when octet_length(e.old::text) <= 20000 then e.old end as old,
          case when octet_length(e.new::text) <= 20000 then e.new end as new,
          coalesce(greatest(octet_length(e.old::text), octet_length(e.new::text)) > 20000, false) as shortened
-    from stellwerk.event e
+    from stellwerk.look_for_events(%(table)s::text, null, %(state)s::text, null, %(before)s::bigint,
+           %(limit)s::int) x
+    left join stellwerk.event e
+      on e.tenant_id = (select stellwerk.current_tenant_id()) and e.event_id = x.event_id
     left join stellwerk.table_watch t on t.tenant_id = e.tenant_id and t.watch_id = e.watch_id
     left join stellwerk.workflow w on w.tenant_id = t.tenant_id and w.workflow_id = t.workflow_id
-   where e.tenant_id = (select stellwerk.current_tenant_id())
-     and (%(state)s::text is null or e.state = %(state)s)
-     and (%(table)s::text is null or e.target = %(table)s)
-     and (%(before)s::bigint is null or e.event_id < %(before)s)
-   order by e.event_id desc
-   limit %(limit)s
+   order by x.event_id desc
 """
 Operation = Literal["insert", "update", "delete"]
 

@@ -17,14 +17,11 @@ from stellwerk.web.exchange import Anything, Given, Id, Paged, Refused, Shown, a
 LATE = "9999-12-31T00:00:00+00:00"  # tasks that are never due come last
 # The own open tasks, and, for operators, all of the tenant's.
 LIST = """
-  select k.*, k.id as task_id from stellwerk.task_overview k
-   where (%(state)s::text is null and k.state in ('open', 'claimed') or k.state = %(state)s)
-     and (%(all)s or exists (select from stellwerk.my_task m where m.id = k.id)
-          or %(me)s in (k.claimed_by, k.assignee, k.completed_by))
-     and (%(workflow)s::text is null or k.workflow = %(workflow)s)
-     and (%(due)s::timestamptz is null or (coalesce(k.due_at, %(late)s), k.id) > (%(due)s, %(after)s::bigint))
-   order by coalesce(k.due_at, %(late)s), k.id
-   limit %(limit)s
+  select x.task_id, x.found, coalesce(nullif(x.due, 'infinity'), %(late)s::timestamptz) as key, k.*
+    from stellwerk.look_for_tasks(%(state)s::text, %(all)s, %(workflow)s::text,
+           case when %(due)s::timestamptz = %(late)s::timestamptz then 'infinity' else %(due)s::timestamptz end, %(after)s::bigint, %(limit)s::int) x
+    left join lateral (select * from stellwerk.task_overview o where o.id = x.task_id) k on true
+   order by x.due, x.task_id
 """
 ONE = """
   select k.*, k.id as task_id from stellwerk.task_overview k
@@ -115,8 +112,7 @@ def list_tasks(desk: Desk, asked: WhichTasks) -> Response[bytes]:
             "limit": asked.limit + 1,
         },
     )
-    page = cursors.page([{**row, "key": row["due_at"] or LATE} for row in rows], asked.limit, "key", "task_id")
-    return exchange.paged(TaskList, page)
+    return exchange.paged(TaskList, cursors.page(rows, asked.limit, "key", "task_id"))
 
 
 @exchange.get("/api/user-tasks/{task_id:str}", "Read a task", Task, needs="work")

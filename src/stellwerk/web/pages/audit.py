@@ -10,14 +10,11 @@ from stellwerk.web import cursors, routes
 from stellwerk.web.desk import Desk
 
 ENTRIES = """
-  select a.audit_id, a.acted_at, a.actor, a.database_user, a.action, a.subject, a.subject_id, a.before, a.after
-    from stellwerk.audit_log a
-   where a.tenant_id = (select stellwerk.current_tenant_id())
-     and (%(actor)s::text is null or a.actor = %(actor)s)
-     and (%(subject)s::text is null or a.subject = %(subject)s)
-     and (%(before)s::bigint is null or a.audit_id < %(before)s)
-   order by a.audit_id desc
-   limit %(limit)s
+  select x.audit_id, x.found, a.acted_at, a.actor, a.database_user, a.action, a.subject, a.subject_id, a.before, a.after
+    from stellwerk.look_for_entries(%(actor)s::text, %(subject)s::text, %(before)s::bigint, %(limit)s::int) x
+    left join stellwerk.audit_log a
+      on a.tenant_id = (select stellwerk.current_tenant_id()) and a.audit_id = x.audit_id
+   order by x.audit_id desc
 """
 
 
@@ -26,7 +23,7 @@ def show_audit(desk: Desk, actor: str = "", subject: str = "", cursor: str = "")
     """The newest entries first; htmx asks for more rows at the end of the list."""
     page = entries(desk, actor or None, subject or None, cursor or None, cursors.DEFAULT)
     template = "audit/_entries.html" if desk.is_fragment else "audit/page.html"
-    return desk.page(template, page=page, actor=actor, subject=subject)
+    return desk.page(template, page=page, actor=actor, subject=subject, first=not cursor)
 
 
 def entries(desk: Desk, actor: str | None, subject: str | None, cursor: str | None, limit: int) -> cursors.Page:

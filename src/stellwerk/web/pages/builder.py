@@ -34,9 +34,10 @@ WORKFLOW = """
 LIVE_RUNS = """
   select v.version, count(*) as runs
     from stellwerk.workflow w
+   cross join unnest(array['pending', 'running', 'waiting', 'paused']) s (state)
    cross join lateral (
      select r.version from stellwerk.run r
-      where r.tenant_id = w.tenant_id and r.workflow_id = w.workflow_id and r.ended_at is null
+      where r.tenant_id = w.tenant_id and r.workflow_id = w.workflow_id and r.state = s.state and r.ended_at is null
       order by r.run_id desc limit 1000) v
    where w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = %s
    group by v.version order by v.version desc

@@ -18,19 +18,15 @@ STATES = ("pending", "processed", "ignored", "failed")
 OPERATIONS = ("insert", "update", "delete")
 
 LIST = """
-  select e.event_id, e.target, e.operation, e.record_id, e.state, e.run_id, e.reason, e.created_at, e.depth,
+  select x.event_id, x.found, e.target, e.operation, e.record_id, e.state, e.run_id, e.reason, e.created_at, e.depth,
       w.name, w.slug
-    from stellwerk.event e
+    from stellwerk.look_for_events(%(target)s::text, %(operation)s::text, %(state)s::text, %(record)s::text,
+           %(before)s::bigint, %(limit)s::int) x
+    left join stellwerk.event e
+      on e.tenant_id = (select stellwerk.current_tenant_id()) and e.event_id = x.event_id
     left join stellwerk.table_watch t on t.tenant_id = e.tenant_id and t.watch_id = e.watch_id
     left join stellwerk.workflow w on w.tenant_id = t.tenant_id and w.workflow_id = t.workflow_id
-   where e.tenant_id = (select stellwerk.current_tenant_id())
-     and (%(target)s::text is null or e.target = %(target)s)
-     and (%(operation)s::text is null or e.operation = %(operation)s)
-     and (%(state)s::text is null or e.state = %(state)s)
-     and (%(record)s::text is null or e.record_id = %(record)s)
-     and (%(before)s::bigint is null or e.event_id < %(before)s)
-   order by e.event_id desc
-   limit %(limit)s
+   order by x.event_id desc
 """
 TARGETS = """
   select distinct t.target from stellwerk.table_watch t
@@ -66,6 +62,7 @@ def show_events(
     values: dict[str, Any] = {
         "page": cursors.page(rows, cursors.DEFAULT, "event_id"),
         "query": urlencode({name: value for name, value in given.items() if value}),
+        "first": key is None,
     }
     if desk.is_fragment:
         return desk.page("events/_rows.html", **values)

@@ -22,16 +22,16 @@ STATES = ("pending", "running", "waiting", "paused", "completed", "failed", "can
 FILTERS = ("workflow", "state", "text", "key", "since", "until")
 
 LIST = """
-  select r.run_id, r.workflow, w.name, r.version, r.state, r.idempotency_key, r.created_at,
+  select x.run_id, x.found, r.workflow, w.name, r.version, r.state, r.idempotency_key, r.created_at,
          case when r.state = 'failed' then left(r.error ->> 'message', 200)
              when r.state = 'cancelled' then left(r.reason, 200) end as trouble,
          left(case when octet_length(r.payload::text) < 20000 then r.payload::text else '…' end, 160) as excerpt,
          extract(epoch from r.ended_at - coalesce(r.started_at, r.created_at))::float as seconds
-    from (select stellwerk.search_runs(%(workflow)s::text, %(states)s::text[], %(since)s::timestamptz,
-            %(until)s::timestamptz, %(key)s::text, %(text)s::text, %(before)s::bigint, %(limit)s::int) as run_id) x
-    join stellwerk.run_overview r on r.run_id = x.run_id
-    join stellwerk.workflow w on w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = r.workflow
-   order by r.run_id desc
+    from stellwerk.look_for_runs(%(workflow)s::text, %(states)s::text[], %(since)s::timestamptz,
+            %(until)s::timestamptz, %(key)s::text, %(text)s::text, %(before)s::bigint, %(limit)s::int) x
+    left join stellwerk.run_overview r on r.run_id = x.run_id
+    left join stellwerk.workflow w on w.tenant_id = (select stellwerk.current_tenant_id()) and w.slug = r.workflow
+   order by x.run_id desc
 """
 WORKFLOWS = """
   select w.slug, w.name from stellwerk.workflow w
@@ -121,6 +121,7 @@ def show_runs(
         "page": page,
         "filter": given,
         "filtered": any(given.values()),
+        "first": before is None,
         "query": urlencode({name: value for name, value in given.items() if value}),
     }
     if desk.is_fragment:
@@ -129,7 +130,7 @@ def show_runs(
 
 
 def conditions(given: dict[str, str]) -> dict[str, Any]:
-    """The filter of a page as search_runs takes it."""
+    """The filter of a page as look_for_runs takes it."""
     state = given["state"]
     if state and state not in STATES:
         raise UsageError(f"there is no state {state}", hint=f"There are {', '.join(STATES)}.")
