@@ -19,7 +19,7 @@ begin
       select x.event_id, true
         from (select e.event_id, e.target, e.operation, e.record_id from stellwerk.event e
                where e.tenant_id = v_tenant_id and e.state = look_for_events.state and e.event_id < v_before
-               order by e.event_id desc limit depth) x
+               order by e.event_id desc limit look_for_events.depth) x
        where (look_for_events.target is null or x.target = look_for_events.target)
          and (look_for_events.operation is null or x.operation = look_for_events.operation)
          and (look_for_events.record is null or x.record_id = look_for_events.record)
@@ -29,7 +29,7 @@ begin
       select x.event_id, true
         from (select e.event_id, e.target, e.operation, e.record_id, e.state from stellwerk.event e
                where e.tenant_id = v_tenant_id and e.event_id < v_before
-               order by e.event_id desc limit depth) x
+               order by e.event_id desc limit look_for_events.depth) x
        where (look_for_events.target is null or x.target = look_for_events.target)
          and (look_for_events.operation is null or x.operation = look_for_events.operation)
          and (look_for_events.state is null or x.state = look_for_events.state)
@@ -43,8 +43,8 @@ begin
         from (select e.event_id from stellwerk.event e
                where e.tenant_id = v_tenant_id and e.event_id < v_before
                  and (look_for_events.state is null or look_for_events.state not in ('pending', 'failed') or e.state = look_for_events.state)
-               order by e.event_id desc limit depth) x
-      having count(*) = depth;
+               order by e.event_id desc limit look_for_events.depth) x
+      having count(*) = look_for_events.depth;
   end if;
 end
 $$;
@@ -65,7 +65,7 @@ begin
     return query
       select x.audit_id, true
         from (select a.audit_id, a.subject from stellwerk.audit_log a
-               where a.tenant_id = v_tenant_id and a.actor = look_for_entries.actor and a.audit_id < v_before order by a.audit_id desc limit depth) x
+               where a.tenant_id = v_tenant_id and a.actor = look_for_entries.actor and a.audit_id < v_before order by a.audit_id desc limit look_for_entries.depth) x
        where x.subject = look_for_entries.subject
        order by x.audit_id desc limit most;
   else
@@ -80,8 +80,8 @@ begin
     return query
       select min(x.audit_id), false
         from (select a.audit_id from stellwerk.audit_log a
-               where a.tenant_id = v_tenant_id and a.actor = look_for_entries.actor and a.audit_id < v_before order by a.audit_id desc limit depth) x
-      having count(*) = depth;
+               where a.tenant_id = v_tenant_id and a.actor = look_for_entries.actor and a.audit_id < v_before order by a.audit_id desc limit look_for_entries.depth) x
+      having count(*) = look_for_entries.depth;
   end if;
 end
 $$;

@@ -61,7 +61,11 @@ STATES = {
 }
 CASE_STATUSES = ("new", "missing", "complete", "nothing")
 # What cannot be drawn from the route alone, and what people combine.
-NEEDED = {"/api/workflows/{slug}/diff": "from=1&to=2", "/runs/{run_id}/steps": "before={step_id}", "/workflow-builder/{slug}/context": "run={run_of_slug}"}
+NEEDED = {
+    "/api/workflows/{slug}/diff": "from=1&to=2",
+    "/runs/{run_id}/steps": "before={step_id}",
+    "/workflow-builder/{slug}/context": "run={run_of_slug}",
+}
 ALSO = {
     "/runs": ("state=failed&workflow={slug}", "state=completed&workflow={slug}", "state=failed&text={city}", "state=completed&text=standard", "workflow={slug}&text=standard",
               "workflow={slug}&text={city}", "since={moment}&text=standard", "since={moment}&state=failed", "since={moment}&workflow={slug}", "text=standard&until={moment}"),
@@ -107,7 +111,9 @@ class Place:
 
     @property
     def title(self) -> str:
-        return self.pattern + (" (following pages)" if self.pages else "") + (" (staff)" if self.role == "staff" else "")
+        return (
+            self.pattern + (" (following pages)" if self.pages else "") + (" (staff)" if self.role == "staff" else "")
+        )
 
 
 def places(app: Litestar) -> Iterator[Place]:
@@ -121,7 +127,9 @@ def places(app: Litestar) -> Iterator[Place]:
                 found = list(_of_route(path, handler))
                 yield from found
                 if path.startswith(STAFF_TOO):
-                    yield from (Place(p.route, p.pattern, p.draw, "staff", p.pages) for p in found if "scope=" not in p.pattern)
+                    yield from (
+                        Place(p.route, p.pattern, p.draw, "staff", p.pages) for p in found if "scope=" not in p.pattern
+                    )
 
 
 def _of_route(path: str, handler: Any) -> Iterator[Place]:
@@ -130,7 +138,11 @@ def _of_route(path: str, handler: Any) -> Iterator[Place]:
     if path in INSTEAD:
         return
     operation = handler.opt.get("operation")
-    asked = [field.alias or name for name, field in operation.asks.model_fields.items()] if operation and operation.asks else []
+    asked = (
+        [field.alias or name for name, field in operation.asks.model_fields.items()]
+        if operation and operation.asks
+        else []
+    )
     taken = [*asked, *(name.removeprefix("in_") for name in handler.parsed_fn_signature.parameters)]
     takes_state = "state" in asked or "in_state" in handler.parsed_fn_signature.parameters
     for name in taken:
@@ -171,7 +183,22 @@ def _with_filter(path: str, name: str) -> Callable[[Things], str]:
 
 
 NAMES = {
-    *("run_id", "slug", "step_id", "node_id", "node", "moment", "name", "city", "email", "failed_id", "waiting_id", "waiting_step", "case_id", "task_id"),
+    *(
+        "run_id",
+        "slug",
+        "step_id",
+        "node_id",
+        "node",
+        "moment",
+        "name",
+        "city",
+        "email",
+        "failed_id",
+        "waiting_id",
+        "waiting_step",
+        "case_id",
+        "task_id",
+    ),
     *("operation_id", "event_id", "schedule_id", "table", "run_of_slug", "case_workflow"),
 }
 

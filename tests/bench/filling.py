@@ -115,7 +115,13 @@ TABLES = (
     Copied("case_appointment", {"case_id": "c.run_id", "key": "c.run_id::text"}, "case_id", "appointment_id"),
     Copied("notification", {**RUN_STEP, "title": WORDS.format("o.title"), "link": "case when o.link is not null then '/tasks/' || c.run_id end", "read_at": "case when c.run_id %% 10 > 0 then c.at + interval '1 hour' end"}, unnumbered="notification_id"),
 )  # fmt: skip
-DUE = ("due_at", "retry_at", "start_at", "starts_at", "ends_at")  # moved, but not stretched: they say when, not how long
+DUE = (
+    "due_at",
+    "retry_at",
+    "start_at",
+    "starts_at",
+    "ends_at",
+)  # moved, but not stretched: they say when, not how long
 
 
 def fill(connection: Connection, runs: int, tell: Tell, small: bool = False) -> None:
@@ -128,7 +134,9 @@ def fill(connection: Connection, runs: int, tell: Tell, small: bool = False) -> 
     connection.execute("set synchronous_commit = off")
     connection.execute("set work_mem = '64MB'")
     connection.execute("insert into stellwerk.tenant (slug, name) values (%s, 'Another one')", [OTHER])
-    connection.execute("insert into stellwerk.tenant_role select t.tenant_id, 'stellwerk_web' from stellwerk.tenant t on conflict do nothing")
+    connection.execute(
+        "insert into stellwerk.tenant_role select t.tenant_id, 'stellwerk_web' from stellwerk.tenant t on conflict do nothing"
+    )
     connection.execute(CUSTOMERS)
     connection.execute(PEOPLE)
     tenants = {"default": runs, OTHER: runs // 10}
@@ -158,29 +166,52 @@ def fill(connection: Connection, runs: int, tell: Tell, small: bool = False) -> 
 
 def _keep(connection: Connection, made: list[Mould]) -> None:
     with connection.cursor() as cursor:
-        cursor.executemany("insert into bench.mould (run_id, weight, kind) values (%s, %s, %s)", [(m.run_id, m.weight, m.kind) for m in made])
+        cursor.executemany(
+            "insert into bench.mould (run_id, weight, kind) values (%s, %s, %s)",
+            [(m.run_id, m.weight, m.kind) for m in made],
+        )
 
 
 def _copy(connection: Connection, tenant: str, runs: int, note: Tell) -> None:
     tenant_id = value(connection, "select tenant_id from stellwerk.tenant where slug = %s", tenant)
     base = value(connection, "select max(run_id) from stellwerk.run")
-    steps = value(connection, "select greatest((select max(step_id) from stellwerk.step), (select max(scope_id) from stellwerk.scope))")
+    steps = value(
+        connection,
+        "select greatest((select max(step_id) from stellwerk.step), (select max(scope_id) from stellwerk.scope))",
+    )
     for table in ("backoffice_case", "user_task"):
-        connection.execute(sql.SQL("alter table stellwerk.{0} disable trigger {1}").format(sql.Identifier(table), sql.Identifier(f"{table}_audited")))
+        connection.execute(
+            sql.SQL("alter table stellwerk.{0} disable trigger {1}").format(
+                sql.Identifier(table), sql.Identifier(f"{table}_audited")
+            )
+        )
     for first in range(1, runs + 1, PORTION):
         last = min(first + PORTION - 1, runs)
         note(f"runs {first} to {last} of tenant {tenant}")
         connection.execute("truncate bench.copy")
         connection.execute(
             COPIES,
-            {"tenant": tenant_id, "days": DAYS, "runs": runs, "busy": min(300, runs // 10), "first": first, "last": last, "base": base, "steps": steps},
+            {
+                "tenant": tenant_id,
+                "days": DAYS,
+                "runs": runs,
+                "busy": min(300, runs // 10),
+                "first": first,
+                "last": last,
+                "base": base,
+                "steps": steps,
+            },
         )
         connection.execute("analyze bench.copy")
         for table in TABLES:
             _copy_rows(connection, table)
         connection.execute(KEYS)
     for table in ("backoffice_case", "user_task"):
-        connection.execute(sql.SQL("alter table stellwerk.{0} enable trigger {1}").format(sql.Identifier(table), sql.Identifier(f"{table}_audited")))
+        connection.execute(
+            sql.SQL("alter table stellwerk.{0} enable trigger {1}").format(
+                sql.Identifier(table), sql.Identifier(f"{table}_audited")
+            )
+        )
     connection.execute(
         "select setval('stellwerk.run_id_seq', x.run), setval('stellwerk.event_id_seq', x.run * 2 + 2), setval('stellwerk.step_id_seq', x.step),"
         " setval('stellwerk.scope_id_seq', x.step), setval(pg_get_serial_sequence('stellwerk.user_task', 'task_id'), x.run),"
@@ -200,7 +231,9 @@ def _copy_rows(connection: Connection, table: Copied) -> None:
             written.append(table.changed[name])
         elif kind == "timestamp with time zone":
             stretch = "" if name in DUE else " * c.stretch"
-            written.append(f"case when isfinite(o.{name}) then c.at + (o.{name} - c.made_at){stretch} else o.{name} end")
+            written.append(
+                f"case when isfinite(o.{name}) then c.at + (o.{name} - c.made_at){stretch} else o.{name} end"
+            )
         else:
             written.append(f"o.{name}")
     names = ", ".join(name for name, _ in columns)
@@ -265,14 +298,27 @@ def _housekeeping(connection: Connection, tenants: list[str], note: Tell) -> Non
         note(f"some operations on many runs, tenant {tenant}")
         for number in range(1, 31):
             slug = f"reminder-{number % 3 + 1}" if number % 3 == 0 else "reminder-1"
-            connection.execute("select stellwerk.start_bulk_operation('cancel', %s)", [Jsonb({"workflow": slug, "state": "waiting"})])
+            connection.execute(
+                "select stellwerk.start_bulk_operation('cancel', %s)", [Jsonb({"workflow": slug, "state": "waiting"})]
+            )
         note(f"words of the runs, tenant {tenant}")
-        while value(connection, "select done_run_id < (select max(run_id) from stellwerk.run r where r.tenant_id = p.tenant_id) from (select max(x.done_run_id) as done_run_id, %s::bigint as tenant_id from stellwerk.run_text_progress x where x.tenant_id = %s) p", tenant_id, tenant_id) is not False:
+        while (
+            value(
+                connection,
+                "select done_run_id < (select max(run_id) from stellwerk.run r where r.tenant_id = p.tenant_id) from (select max(x.done_run_id) as done_run_id, %s::bigint as tenant_id from stellwerk.run_text_progress x where x.tenant_id = %s) p",
+                tenant_id,
+                tenant_id,
+            )
+            is not False
+        ):
             connection.execute("select stellwerk.write_run_texts(%s, 20000)", [tenant_id])
         note(f"figures of each hour, tenant {tenant}")
         connection.execute("analyze stellwerk.run")
         connection.execute("analyze stellwerk.step")
         for hours in range(DAYS * 24 + 1, 0, -1):
-            connection.execute("select stellwerk.write_hour(%s, date_trunc('hour', now(), 'UTC') - make_interval(hours => %s))", [tenant_id, hours])
+            connection.execute(
+                "select stellwerk.write_hour(%s, date_trunc('hour', now(), 'UTC') - make_interval(hours => %s))",
+                [tenant_id, hours],
+            )
     connection.execute("reset stellwerk.tenant")
     connection.execute("select stellwerk.reconcile()")

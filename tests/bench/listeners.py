@@ -17,7 +17,9 @@ from statistics import median
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the package is called bench, whatever the current folder
+    sys.path[0] = str(
+        Path(__file__).resolve().parent.parent
+    )  # the package is called bench, whatever the current folder
 
 
 from bench.documents import NODES, PAYLOAD, prepare
@@ -32,7 +34,9 @@ EVENTS = b"event: "
 def listen(port: int, cookie: str, path: str, count: int, open_: Event, close: Event, read: Any) -> None:
     """So many browsers on one page, in a process of their own: what they read is counted and thrown away."""
     selector = selectors.DefaultSelector()
-    request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncookie: {cookie}\r\naccept: text/event-stream\r\n\r\n".encode()
+    request = (
+        f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncookie: {cookie}\r\naccept: text/event-stream\r\n\r\n".encode()
+    )
     for _ in range(count):
         browser = socket.create_connection(("127.0.0.1", port), 30)
         browser.sendall(request)
@@ -105,7 +109,11 @@ def measure(where: Place, options: argparse.Namespace) -> dict[str, Any]:
             for count in (0, options.listeners) if number % 2 else (options.listeners, 0):
                 with where.connect() as connection:
                     watched = value(connection, "select stellwerk.start_run('bench-worker-round', %s)", PAYLOAD)
-                    wait_until(lambda w=watched, c=connection: value(c, "select count(*) > 5 from stellwerk.step where tenant_id = 1 and run_id = %s", w))
+                    wait_until(
+                        lambda w=watched, c=connection: value(
+                            c, "select count(*) > 5 from stellwerk.step where tenant_id = 1 and run_id = %s", w
+                        )
+                    )
                     with listeners(port, cookie, f"/live/runs/{watched}", count) as read:
                         time.sleep(1.5)
                         throughput(where, 100, watched, options.workflow)
@@ -117,7 +125,10 @@ def measure(where: Place, options: argparse.Namespace) -> dict[str, Any]:
                             "web_cpu_share": (seconds_worked(pid) - worked) / took,
                             "events_per_listener_and_second": (read[1] - events) / max(count, 1) / took,
                             "web_memory_mb": memory(pid),
-                            "listening_connections": value(connection, "select count(*) from pg_stat_activity where application_name = 'stellwerk-web-live' and datname = current_database()"),
+                            "listening_connections": value(
+                                connection,
+                                "select count(*) from pg_stat_activity where application_name = 'stellwerk-web-live' and datname = current_database()",
+                            ),
                         }
                     connection.execute("select stellwerk.cancel_run(%s, 'measured')", [watched])
                     connection.execute("select stellwerk.pump()")
@@ -125,7 +136,12 @@ def measure(where: Place, options: argparse.Namespace) -> dict[str, Any]:
             found["rounds"].append(turn)
             print(f"round {number}: " + json.dumps(turn), file=sys.stderr, flush=True)
         wait_until(lambda: _descriptors(pid) <= descriptors + 40, 30)
-        found.update(memory_at_rest_mb=at_rest, memory_after_mb=memory(pid), descriptors_before=descriptors, descriptors_after=_descriptors(pid))
+        found.update(
+            memory_at_rest_mb=at_rest,
+            memory_after_mb=memory(pid),
+            descriptors_before=descriptors,
+            descriptors_after=_descriptors(pid),
+        )
     found["ratio"] = median(turn["ratio"] for turn in found["rounds"])
     return found
 
@@ -143,13 +159,20 @@ def _descriptors(pid: int) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print. The status is 1 where listeners slow the engine, or are not let go of."""
-    parser = argparse.ArgumentParser(prog="listeners", description="How fast the engine is while browsers listen on one run page, beside none.")
+    parser = argparse.ArgumentParser(
+        prog="listeners", description="How fast the engine is while browsers listen on one run page, beside none."
+    )
     parser.add_argument("--dsn", help="a server to use, with the right to create a database; else one is started")
     parser.add_argument("--pg-bin", type=Path, metavar="DIR", help="binaries of the server to start, and of pgbench")
     parser.add_argument("--listeners", type=int, default=200, help="how many browsers (200)")
     parser.add_argument("--runs", type=int, default=1000, help="small runs of each turn (1000)")
     parser.add_argument("--rounds", type=int, default=5, help="turns without and with (5)")
-    parser.add_argument("--workflow", choices=["bench-worker", "bench-sql"], default="bench-worker", help="five worker nodes, or five SQL nodes")
+    parser.add_argument(
+        "--workflow",
+        choices=["bench-worker", "bench-sql"],
+        default="bench-worker",
+        help="five worker nodes, or five SQL nodes",
+    )
     options = parser.parse_args(arguments)
     with place(options.dsn, options.pg_bin) as where:
         found = measure(where, options)
@@ -157,10 +180,18 @@ def main(arguments: list[str] | None = None) -> int:
     none = [turn["0"] for turn in found["rounds"]]
     print(f"steps/s without listeners: {', '.join(grouped(t['steps_per_second']) for t in none)}")
     print(f"steps/s with {options.listeners}: {', '.join(grouped(t['steps_per_second']) for t in many)}")
-    print(f"ratios: {', '.join(format(turn['ratio'], '.2f') for turn in found['rounds'])}; median {found['ratio']:.2f} (goal {GOAL})")
-    print(f"web process with listeners: {median(t['web_cpu_share'] for t in many):.0%} of a core, {median(t['events_per_listener_and_second'] for t in many):.1f} events/s to each")
-    print(f"its memory: {found['memory_at_rest_mb']:.0f} MB at rest, {max(t['web_memory_mb'] for t in many):.0f} MB with listeners, {found['memory_after_mb']:.0f} MB afterwards")
-    print(f"its open files: {found['descriptors_before']} before, {found['descriptors_after']} afterwards; listening connections: {max(t['listening_connections'] for t in many)}")
+    print(
+        f"ratios: {', '.join(format(turn['ratio'], '.2f') for turn in found['rounds'])}; median {found['ratio']:.2f} (goal {GOAL})"
+    )
+    print(
+        f"web process with listeners: {median(t['web_cpu_share'] for t in many):.0%} of a core, {median(t['events_per_listener_and_second'] for t in many):.1f} events/s to each"
+    )
+    print(
+        f"its memory: {found['memory_at_rest_mb']:.0f} MB at rest, {max(t['web_memory_mb'] for t in many):.0f} MB with listeners, {found['memory_after_mb']:.0f} MB afterwards"
+    )
+    print(
+        f"its open files: {found['descriptors_before']} before, {found['descriptors_after']} afterwards; listening connections: {max(t['listening_connections'] for t in many)}"
+    )
     return 0 if found["ratio"] >= GOAL else 1
 
 

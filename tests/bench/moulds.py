@@ -68,7 +68,14 @@ def order(slug: str, name: str) -> dict[str, Any]:
 
 def intake(slug: str, name: str) -> dict[str, Any]:
     """A case, and a task for people."""
-    form = {"type": "object", "required": ["state"], "properties": {"state": {"title": "State", "enum": ["legible", "illegible"]}, "pages": {"title": "Pages", "type": "integer"}}}
+    form = {
+        "type": "object",
+        "required": ["state"],
+        "properties": {
+            "state": {"title": "State", "enum": ["legible", "illegible"]},
+            "pages": {"title": "Pages", "type": "integer"},
+        },
+    }
     fields = {name: f"{{{{ trigger.payload.{name} }}}}" for name in ("name", "email", "city", "kind")}
     return document(
         slug,
@@ -144,7 +151,9 @@ class Workshop:
         for role in ("admin", "operator", "designer", "staff", "viewer"):
             for number in range(200 if role == "staff" else 5):
                 self.engine.add_user(f"{role}{number}@example.org", role, name=f"{role.title()} {number}")
-        self.worker_id = self.engine.value("select stellwerk.register_worker('moulds', 'bench', 0, %s)", [["http.request"]])
+        self.worker_id = self.engine.value(
+            "select stellwerk.register_worker('moulds', 'bench', 0, %s)", [["http.request"]]
+        )
         connection.execute("select stellwerk.hold_presence(%s)", [self.worker_id])
 
     def publish(self, made: dict[str, Any], versions: int = 2, draft: bool = False) -> None:
@@ -153,7 +162,9 @@ class Workshop:
             compiled = compile_workflow({**made, "description": f"Version {version + 1}"})
             if not compiled.is_publishable:
                 raise RuntimeError(f"{made['slug']}: {compiled.problems}")
-            self.engine.save_workflow(compiled.document, compiled.plan, [problem.as_json() for problem in compiled.problems])
+            self.engine.save_workflow(
+                compiled.document, compiled.plan, [problem.as_json() for problem in compiled.problems]
+            )
             if version < versions:
                 self.engine.publish_workflow(made["slug"])
 
@@ -168,14 +179,27 @@ class Workshop:
 
     def step(self, run_id: int) -> int:
         """The run's step that waits."""
-        return int(self.engine.value("select max(s.step_id) from stellwerk.step s where s.tenant_id = %s and s.run_id = %s and s.ended_at is null", [self.tenant_id, run_id]))
+        return int(
+            self.engine.value(
+                "select max(s.step_id) from stellwerk.step s where s.tenant_id = %s and s.run_id = %s and s.ended_at is null",
+                [self.tenant_id, run_id],
+            )
+        )
 
     def task(self, run_id: int) -> int:
-        return int(self.engine.value("select t.task_id from stellwerk.user_task t where t.tenant_id = %s and t.run_id = %s", [self.tenant_id, run_id]))
+        return int(
+            self.engine.value(
+                "select t.task_id from stellwerk.user_task t where t.tenant_id = %s and t.run_id = %s",
+                [self.tenant_id, run_id],
+            )
+        )
 
     def take(self, run_id: int) -> int:
         step = self.step(run_id)
-        rows = self.engine.rows("select attempt from stellwerk.begin_steps(%s, %s, %s, %s)", [self.worker_id, self.tenant_id, [run_id], [step]])
+        rows = self.engine.rows(
+            "select attempt from stellwerk.begin_steps(%s, %s, %s, %s)",
+            [self.worker_id, self.tenant_id, [run_id], [step]],
+        )
         return int(rows[0]["attempt"]) if rows else 0
 
     def hand_in(self, run_id: int, **result: Any) -> None:
@@ -185,7 +209,10 @@ class Workshop:
             self.engine.tick()
             self.pump()
             attempt = self.take(run_id)
-        answer = self.engine.value("select stellwerk.complete_steps(%s, %s, %s)", [self.worker_id, self.tenant_id, Jsonb([{"run": run_id, "step": step, "attempt": attempt, **result}])])
+        answer = self.engine.value(
+            "select stellwerk.complete_steps(%s, %s, %s)",
+            [self.worker_id, self.tenant_id, Jsonb([{"run": run_id, "step": step, "attempt": attempt, **result}])],
+        )
         if answer["accepted"] != 1:
             raise RuntimeError(f"the step of run {run_id} was not accepted")
         self.pump()
@@ -199,7 +226,11 @@ def orders(shop: Workshop, slug: str) -> Iterator[Mould]:
             shop.hand_in(run_id, error={"class": "http", "message": "503 Service Unavailable", "retryable": True})
         shop.hand_in(run_id, **answer)
         yield Mould(run_id, weight, "ended")
-    for weight, message in ((2, "the server answered 422: the order has no street"), (1, "timeout after 20 s"), (1, "connection refused by 10.0.3.7:443")):
+    for weight, message in (
+        (2, "the server answered 422: the order has no street"),
+        (1, "timeout after 20 s"),
+        (1, "connection refused by 10.0.3.7:443"),
+    ):
         run_id = shop.start(slug)
         shop.hand_in(run_id, error={"class": "http", "message": message, "retryable": False})
         yield Mould(run_id, weight, "ended")
@@ -215,7 +246,11 @@ def orders(shop: Workshop, slug: str) -> Iterator[Mould]:
     run_id = shop.start(slug)
     shop.take(run_id)
     yield Mould(run_id, 2, "busy")
-    yield Mould(shop.engine.start_run(slug, PAYLOAD, run_at=datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)), 1, "resting")
+    yield Mould(
+        shop.engine.start_run(slug, PAYLOAD, run_at=datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)),
+        1,
+        "resting",
+    )
 
 
 def intakes(shop: Workshop, slug: str) -> Iterator[Mould]:
@@ -232,7 +267,10 @@ def intakes(shop: Workshop, slug: str) -> Iterator[Mould]:
     yield Mould(shop.start(slug), 30, "resting")
     for person in ("staff0@example.org", "staff1@example.org"):
         run_id = shop.start(slug)
-        case_id = shop.engine.value("select c.case_id from stellwerk.backoffice_case c where c.tenant_id = %s and c.run_id = %s", [shop.tenant_id, run_id])
+        case_id = shop.engine.value(
+            "select c.case_id from stellwerk.backoffice_case c where c.tenant_id = %s and c.run_id = %s",
+            [shop.tenant_id, run_id],
+        )
         shop.engine.reassign_task(shop.task(run_id), person)
         shop.engine.assign_case(case_id, person)
         shop.engine.set_case_status(case_id, "missing", "The card is missing")
@@ -252,10 +290,21 @@ def loops(shop: Workshop, slug: str) -> Iterator[Mould]:
 
 
 def customers(shop: Workshop, slug: str) -> Iterator[Mould]:
-    last = shop.engine.value("select coalesce(max(r.run_id), 0) from stellwerk.run r where r.tenant_id = %s", [shop.tenant_id])
-    shop.connection.execute("insert into bench.customer (tenant, name, email, amount) values (%s, %s, %s, 250)", [f"{shop.tenant}/{slug}", NAME, EMAIL])
+    last = shop.engine.value(
+        "select coalesce(max(r.run_id), 0) from stellwerk.run r where r.tenant_id = %s", [shop.tenant_id]
+    )
+    shop.connection.execute(
+        "insert into bench.customer (tenant, name, email, amount) values (%s, %s, %s, 250)",
+        [f"{shop.tenant}/{slug}", NAME, EMAIL],
+    )
     shop.pump()
-    yield Mould(shop.engine.value("select max(r.run_id) from stellwerk.run r where r.tenant_id = %s and r.run_id > %s", [shop.tenant_id, last]), 100, "ended")
+    yield Mould(
+        shop.engine.value(
+            "select max(r.run_id) from stellwerk.run r where r.tenant_id = %s and r.run_id > %s", [shop.tenant_id, last]
+        ),
+        100,
+        "ended",
+    )
 
 
 # How many workflows of each sort there are, and which part of all ended runs is theirs.

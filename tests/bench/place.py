@@ -138,7 +138,12 @@ def worker(where: Place) -> Iterator[int]:
 @contextlib.contextmanager
 def web(where: Place) -> Iterator[tuple[int, int]]:
     """One web process as anybody would start it; answers its process id and its port."""
-    environment = {**os.environ, "DATABASE_URL": where.dsn, "STELLWERK_LOG": "text", "STELLWERK_BASE_URL": "http://127.0.0.1"}
+    environment = {
+        **os.environ,
+        "DATABASE_URL": where.dsn,
+        "STELLWERK_LOG": "text",
+        "STELLWERK_BASE_URL": "http://127.0.0.1",
+    }
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-u", "-m", "stellwerk", "web", "--port", "0"],

@@ -89,6 +89,37 @@ def test_an_hour_is_written_again_only_when_something_changed(history: Connectio
     assert history.execute("select live, completed from stellwerk.run_hour").fetchall() == [(0, 5)]
 
 
+def test_days_say_what_their_hours_say(history: Connection) -> None:
+    """Summed up once all their hours are counted, and again with an hour that has changed."""
+    history.execute(
+        "update stellwerk.run set created_at = created_at - interval '2 days', started_at = started_at - interval '2 days'"
+    )
+    while keep(history):
+        pass
+    since = "now() - interval '4 days'"
+    nodes = f"select * from stellwerk.node_figures('deliver', {since}) order by node_id"
+
+    def both() -> list[Any]:
+        return [
+            history.execute(query.encode()).fetchall()
+            for query in (f"select * from stellwerk.workflow_figures({since})", nodes)
+        ]
+
+    def of_days() -> Any:
+        return history.execute("select sum(runs), sum(live), sum(cancelled) from stellwerk.run_day").fetchone()
+
+    with_days = both()
+    assert of_days() == (7, 2, 0)
+    with history.transaction(force_rollback=True):
+        history.execute("delete from stellwerk.run_day")
+        assert both() == with_days
+    history.execute("update stellwerk.run set state = 'cancelled', ended_at = now() where ended_at is null")
+    for _ in range(3):  # an hour each time
+        keep(history)
+    assert of_days() == (7, 0, 2)
+    assert history.execute(f"select live, cancelled from stellwerk.workflow_figures({since})").fetchone() == (0, 2)
+
+
 def test_percentiles_from_buckets_are_a_tenth_off_at_most(tx: Connection) -> None:
     row = tx.execute(
         "select array_agg(stellwerk.percentile_of(d.durations, p) order by p), min(e.exact)"

@@ -55,8 +55,8 @@ def read(cursor: str | None, *kinds: type) -> list[Any] | None:
 def page(rows: list[dict[str, Any]], limit: int, *key: str) -> Page:
     """A page of rows of which one more than `limit` was asked for.
 
-    Where a search looks at so many rows at most, its last row may be one that is not `found`, and says where it stopped: the
-    page is not full then, but another one may follow.
+    Where a search looks at so many rows at most, its last row may be one that is not `found`, and says where it
+    stopped: the page is not full then, but another one may follow.
     """
     if rows and not rows[-1].get("found", True):
         return Page(rows[:-1], write([rows[-1][name] for name in key]))

@@ -111,7 +111,9 @@ def get_analytics_overview(desk: Desk, asked: Window) -> Response[bytes]:
     """The busiest workflows, and what fails most."""
     with desk.engine() as engine:
         since = engine.value(SINCE, [asked.days])
-        rows = engine.rows("select * from stellwerk.workflow_figures(%s) order by runs desc, workflow limit 200", [since])
+        rows = engine.rows(
+            "select * from stellwerk.workflow_figures(%s) order by runs desc, workflow limit 200", [since]
+        )
         failures = engine.rows("select * from stellwerk.recent_failures(%s)", [since])
     return answer(Overview, {"since": since, "workflows": rows, "failures": failures})
 

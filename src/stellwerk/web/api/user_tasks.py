@@ -19,7 +19,8 @@ LATE = "9999-12-31T00:00:00+00:00"  # tasks that are never due come last
 LIST = """
   select x.task_id, x.found, coalesce(nullif(x.due, 'infinity'), %(late)s::timestamptz) as key, k.*
     from stellwerk.look_for_tasks(%(state)s::text, %(all)s, %(workflow)s::text,
-           case when %(due)s::timestamptz = %(late)s::timestamptz then 'infinity' else %(due)s::timestamptz end, %(after)s::bigint, %(limit)s::int) x
+           case %(due)s::timestamptz when %(late)s::timestamptz then 'infinity' else %(due)s::timestamptz end,
+           %(after)s::bigint, %(limit)s::int) x
     left join lateral (select * from stellwerk.task_overview o where o.id = x.task_id) k on true
    order by x.due, x.task_id
 """
