@@ -6,7 +6,11 @@ import itertools
 import sys
 from typing import Any
 
+import psycopg
+
 from bench.place import PLUGIN, Place
+
+Connection = psycopg.Connection[Any]
 
 TABLES = """
 create schema bench;
@@ -155,19 +159,13 @@ def prepare(where: Place) -> None:
     """Make the tables, publish the workflows, set the watches."""
     if str(PLUGIN) not in sys.path:
         sys.path.insert(0, str(PLUGIN))  # the compiler finds the no-op's type by its entry point as well
-    from stellwerk.definition.compile import compile_workflow
     from stellwerk.engine import Engine
 
     with where.connect() as connection:
         connection.execute(TABLES)
         engine = Engine(connection)
         for document in (SQL_FIVE, WORKER_FIVE, SQL_ROUND, WORKER_ROUND, SQL_LOOP, WORKER_LOOP, ROW_WORKER, ROW_SQL):
-            compiled = compile_workflow(document)
-            if not compiled.is_publishable:
-                raise RuntimeError(f"{document['slug']}: {compiled.problems}")
-            problems = [problem.as_json() for problem in compiled.problems]
-            slug, version = engine.save_workflow(compiled.document, compiled.plan, problems)
-            engine.publish_workflow(slug, version)
+            publish(connection, document)
         engine.watch_table("bench.watched", "bench-row-sql")
         engine.watch_table("bench.rows", "bench-row-sql")
         engine.watch_table("bench.none", "bench-row-sql", condition="new.amount < 0")
@@ -175,3 +173,18 @@ def prepare(where: Place) -> None:
         engine.watch_table("bench.bulk_none", "bench-row-sql", condition="new.amount < 0", bulk=True)
         engine.watch_table("bench.first_sql", "bench-row-sql")
         engine.watch_table("bench.first_worker", "bench-row-worker")
+
+
+def publish(connection: Connection, document: dict[str, Any]) -> None:
+    """Make it the version that runs start with."""
+    from stellwerk.definition.compile import compile_workflow
+    from stellwerk.engine import Engine
+
+    compiled = compile_workflow(document)
+    if not compiled.is_publishable:
+        raise RuntimeError(f"{document['slug']}: {compiled.problems}")
+    engine = Engine(connection)
+    slug, version = engine.save_workflow(
+        compiled.document, compiled.plan, [problem.as_json() for problem in compiled.problems]
+    )
+    engine.publish_workflow(slug, version)

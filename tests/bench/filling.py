@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from bench.moulds import CUSTOMERS, EMAIL, NAME, Mould, make_moulds
-from bench.place import value
+from bench.place import value, wait_until
 
 Connection = psycopg.Connection[Any]
 Tell = Callable[[str], None]
@@ -291,6 +291,14 @@ BESIDE = (
 )  # fmt: skip
 
 
+HOURS = """
+select count(stellwerk.write_hour(%(tenant)s, h.hour))
+  from (select distinct date_trunc('hour', r.created_at, 'UTC') as hour from stellwerk.run r
+         where r.tenant_id = %(tenant)s and r.created_at < date_trunc('hour', now(), 'UTC')
+         order by 1) h
+"""
+
+
 def _housekeeping(connection: Connection, tenants: list[str], note: Tell) -> None:
     for tenant in tenants:
         connection.execute("select set_config('stellwerk.tenant', %s, false)", [tenant])
@@ -302,23 +310,21 @@ def _housekeeping(connection: Connection, tenants: list[str], note: Tell) -> Non
                 "select stellwerk.start_bulk_operation('cancel', %s)", [Jsonb({"workflow": slug, "state": "waiting"})]
             )
         note(f"words of the runs, tenant {tenant}")
-        while (
-            value(
-                connection,
-                "select done_run_id < (select max(run_id) from stellwerk.run r where r.tenant_id = p.tenant_id) from (select max(x.done_run_id) as done_run_id, %s::bigint as tenant_id from stellwerk.run_text_progress x where x.tenant_id = %s) p",
-                tenant_id,
-                tenant_id,
-            )
-            is not False
-        ):
-            connection.execute("select stellwerk.write_run_texts(%s, 20000)", [tenant_id])
+        wait_until(lambda number=tenant_id: _words_written(connection, number), 3600)
         note(f"figures of each hour, tenant {tenant}")
         connection.execute("analyze stellwerk.run")
         connection.execute("analyze stellwerk.step")
-        for hours in range(DAYS * 24 + 1, 0, -1):
-            connection.execute(
-                "select stellwerk.write_hour(%s, date_trunc('hour', now(), 'UTC') - make_interval(hours => %s))",
-                [tenant_id, hours],
-            )
+        connection.execute(HOURS, {"tenant": tenant_id})
+        while value(connection, "select stellwerk.sum_up_day(%s, date_trunc('hour', now(), 'UTC'))", tenant_id):
+            pass
     connection.execute("reset stellwerk.tenant")
     connection.execute("select stellwerk.reconcile()")
+
+
+def _words_written(connection: Connection, tenant_id: int) -> bool:
+    """Whether all are; it goes on with them, unless an older transaction is still under way somewhere."""
+    while value(connection, "select stellwerk.write_run_texts(%s, 20000)", tenant_id):
+        pass
+    newest = "select max(r.run_id) from stellwerk.run r where r.tenant_id = p.tenant_id"
+    done = f"select p.done_run_id >= ({newest}) from stellwerk.run_text_progress p where p.tenant_id = %s"
+    return bool(value(connection, done, tenant_id))

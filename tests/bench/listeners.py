@@ -22,12 +22,30 @@ if __name__ == "__main__":
     )  # the package is called bench, whatever the current folder
 
 
-from bench.documents import NODES, PAYLOAD, prepare
+from bench.documents import NODES, PAYLOAD, prepare, publish
 from bench.figures import grouped
 from bench.measures import START
 from bench.place import Place, log_in, place, value, wait_until, web, worker
 
 GOAL = 0.95
+RESTLESS: dict[str, Any] = {
+    "slug": "bench-restless",
+    "name": "Moves five times a second",
+    "nodes": [
+        {"id": "start", "type": "trigger.manual"},
+        {"id": "count", "type": "logic.set", "config": {"values": {"n": "{{ coalesce(vars.n, 0) + 1 }}"}}, "max_visits": 1_000_000},
+        {"id": "enough", "type": "logic.if", "config": {"condition": "vars.n >= 1000000"}, "max_visits": 1_000_000},
+        {"id": "rest", "type": "logic.wait", "config": {"for": "PT0.2S"}, "max_visits": 1_000_000},
+        {"id": "end", "type": "logic.transform", "config": {"output": 1}},
+    ],
+    "edges": [
+        {"from": "start", "to": "count"},
+        {"from": "count", "to": "enough"},
+        {"from": "enough", "port": "false", "to": "rest"},
+        {"from": "enough", "port": "true", "to": "end"},
+        {"from": "rest", "to": "count"},
+    ],
+}  # fmt: skip
 EVENTS = b"event: "
 
 
@@ -100,6 +118,8 @@ def seconds_worked(pid: int) -> float:
 def measure(where: Place, options: argparse.Namespace) -> dict[str, Any]:
     """In turns without and with listeners, so that what the machine does besides falls on both."""
     prepare(where)
+    with where.connect() as connection:
+        publish(connection, RESTLESS)
     found: dict[str, Any] = {"rounds": []}
     with web(where) as (pid, port), worker(where):
         cookie = _cookie(where, port)
@@ -108,7 +128,7 @@ def measure(where: Place, options: argparse.Namespace) -> dict[str, Any]:
             turn: dict[str, Any] = {}
             for count in (0, options.listeners) if number % 2 else (options.listeners, 0):
                 with where.connect() as connection:
-                    watched = value(connection, "select stellwerk.start_run('bench-worker-round', %s)", PAYLOAD)
+                    watched = value(connection, "select stellwerk.start_run('bench-restless', %s)", PAYLOAD)
                     wait_until(
                         lambda w=watched, c=connection: value(
                             c, "select count(*) > 5 from stellwerk.step where tenant_id = 1 and run_id = %s", w

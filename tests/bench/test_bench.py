@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,31 @@ def test_the_benchmark_prints_its_figures_and_goals(server):
     }
     assert all(median > 0 for median in figures.values())
     assert len(found["goals"]) == 17
+
+
+@pytest.mark.one_server
+def test_every_page_is_asked_for(server):
+    """With few runs: no route or filter is unknown to the benchmark, and none of them fails."""
+    done = _run("pages.py", server, "--runs", "300", "--times", "1", "--depth", "1", "--small")
+    assert "FAILED" not in done.stdout, done.stdout
+    assert re.search(r"\d+ of \d+ reached their goal", done.stdout), done.stderr
+
+
+@pytest.mark.one_server
+def test_listeners_are_measured(server):
+    done = _run("listeners.py", server, "--listeners", "3", "--runs", "20", "--rounds", "1")
+    assert "listening connections: 1" in done.stdout, done.stderr
+
+
+def _run(script: str, server, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, RUN.with_name(script), "--dsn", server.dsn(), "--pg-bin", _with_pgbench(server), *options],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
+    )
 
 
 def _with_pgbench(server) -> Path:
