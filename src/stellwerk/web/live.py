@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import jinja2
@@ -79,17 +80,23 @@ class Stream:
             await asyncio.wait_for(self._ready.wait(), PING_SECONDS)
         return self.over
 
-    async def events(self) -> AsyncIterator[str]:
+    async def events(self) -> AsyncIterator[bytes]:
         """As a browser's EventSource reads them."""
-        yield "retry: 2000\n\n"
+        yield b"retry: 2000\n\n"
         while not await self._is_over():
             self._ready.clear()
             waiting, self._waiting = self._waiting, {}
             if not waiting:
-                yield ": still here\n\n"
+                yield b": still here\n\n"
             for event, text in waiting.items():
-                lines = "".join(f"data: {line}\n" for line in text.splitlines() or [""])
-                yield f"event: {event}\n{lines}\n"
+                yield _written(event, text)
+
+
+@lru_cache(maxsize=64)
+def _written(event: str, text: str) -> bytes:
+    """Once for all the streams that are given the same."""
+    lines = "".join(f"data: {line}\n" for line in text.splitlines() or [""])
+    return f"event: {event}\n{lines}\n".encode()
 
 
 @dataclass
@@ -152,7 +159,7 @@ class Live:
         """How many streams are open."""
         return sum(1 for _ in self._streams())
 
-    async def watch_run(self, entrance: Entrance, language: str, run_id: int) -> AsyncIterator[str]:
+    async def watch_run(self, entrance: Entrance, language: str, run_id: int) -> AsyncIterator[bytes]:
         """The parts of a run's page, each whenever it has changed."""
         stream = self._stream(entrance, language)
         key = (entrance.tenant_id, run_id)
@@ -171,7 +178,7 @@ class Live:
             if not run.streams:
                 self._runs.pop(key, None)
 
-    async def watch_overview(self, entrance: Entrance, language: str) -> AsyncIterator[str]:
+    async def watch_overview(self, entrance: Entrance, language: str) -> AsyncIterator[bytes]:
         """An event `change` without content, at most every two seconds, when something has moved anywhere."""
         stream = self._stream(entrance, language)
         self._overviews.add(stream)

@@ -14,10 +14,15 @@ from stellwerk.web.posted import Posted
 
 KINDS = ("failed_share", "stuck", "queue_depth", "tasks_overdue", "no_worker")
 PERIOD = re.compile(r"P(?=.)(\d+D)?(T(?=.)(\d+H)?(\d+M)?)?\Z", re.ASCII)
+# The words of an alert are put together for those that are shown only.
 ALERTS = """
-  select a.* from stellwerk.alert_overview a
-   where %(before)s::bigint is null or a.alert_id < %(before)s
-   order by a.alert_id desc limit %(limit)s
+  select a.*
+    from (select x.alert_id from stellwerk.alert x
+           where x.tenant_id = (select stellwerk.current_tenant_id())
+             and x.alert_id < coalesce(%(before)s::bigint, 9223372036854775807)
+           order by x.alert_id desc limit %(limit)s) n
+   cross join lateral (select o.* from stellwerk.alert_overview o where o.alert_id = n.alert_id) a
+   order by a.alert_id desc
 """
 RULES = """
   select r.name, r.kind, r.workflow, r.threshold, r.period::text as period, r.recipients, r.enabled,

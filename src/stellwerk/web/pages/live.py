@@ -28,7 +28,7 @@ async def watch_overview(desk: Desk, state: State) -> Stream:
     return _stream(state.live.watch_overview(desk.who, desk.language))
 
 
-def _stream(events: AsyncIterator[str]) -> Stream:
+def _stream(events: AsyncIterator[bytes]) -> Stream:
     return Stream(
         events, media_type="text/event-stream", headers={"cache-control": "no-store", "x-accel-buffering": "no"}
     )
