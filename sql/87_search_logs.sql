@@ -90,7 +90,7 @@ comment on function stellwerk.look_for_entries(text, text, bigint, integer, inte
 -- One list in the order of due times for each way in which a task can be somebody's, merged.
 create or replace function stellwerk.look_for_tasks(
   state text default null, everybody boolean default false, workflow text default null, after_due timestamptz default null, after_id bigint default null,
-  most integer default 50, depth integer default 5000)
+  most integer default 50, depth integer default 2000)
 returns table (task_id bigint, due timestamptz, found boolean)
 language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan as $$
 #variable_conflict use_column
@@ -101,6 +101,7 @@ declare
   v_due       timestamptz := coalesce(after_due, '-infinity');
   v_id        bigint := coalesce(after_id, 0);
   v_scan      integer := case when look_for_tasks.workflow is null then most else depth end;
+  v_workflow_id bigint := (select w.workflow_id from stellwerk.workflow w where w.tenant_id = v_tenant_id and w.slug = look_for_tasks.workflow);
   v_tasks     bigint[];
   v_dues      timestamptz[];
   v_count     integer;
@@ -154,14 +155,16 @@ begin
               order by coalesce(k.due_at, 'infinity'::timestamptz), k.task_id limit v_scan)) x
          order by x.due, x.task_id limit v_scan) y;
   end if;
+  if look_for_tasks.workflow is null then
+    return query select t.task_id, t.due, true from unnest(v_tasks, v_dues) with ordinality t (task_id, due, place) order by t.place limit most;
+    return;
+  end if;
   return query
     select t.task_id, t.due, true
       from unnest(v_tasks, v_dues) with ordinality t (task_id, due, place)
-     where look_for_tasks.workflow is null
-        or exists (select from stellwerk.user_task k
-                     join stellwerk.run r on r.tenant_id = k.tenant_id and r.run_id = k.run_id
-                     join stellwerk.workflow w on w.tenant_id = r.tenant_id and w.workflow_id = r.workflow_id
-                    where k.tenant_id = v_tenant_id and k.task_id = t.task_id and w.slug = look_for_tasks.workflow)
+     cross join lateral (select o.run_id from stellwerk.user_task o where o.tenant_id = v_tenant_id and o.task_id = t.task_id offset 0) k
+     cross join lateral (select o.workflow_id from stellwerk.run o where o.tenant_id = v_tenant_id and o.run_id = k.run_id offset 0) r
+     where r.workflow_id = v_workflow_id
      order by t.place limit most;
   get diagnostics v_count = row_count;
   if v_count < most and v_count < cardinality(v_tasks) and cardinality(v_tasks) >= v_scan then

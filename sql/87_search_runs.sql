@@ -29,7 +29,7 @@ comment on function stellwerk.search_runs(text, text[], timestamptz, timestamptz
 -- What no index finds is looked at run by run, newest first, so many for a page at most. Thus a page is there soon whatever it asks for.
 create or replace function stellwerk.look_for_runs(
   workflow text default null, states text[] default null, since timestamptz default null, until timestamptz default null, key text default null,
-  words text default null, before bigint default null, most integer default 50, depth integer default 10000)
+  words text default null, before bigint default null, most integer default 50, depth integer default 5000)
 returns table (run_id bigint, found boolean)
 language plpgsql stable security definer  -- under row-level security the index of words would not be used
 set search_path = '' set jit = off set plan_cache_mode = force_custom_plan as $$

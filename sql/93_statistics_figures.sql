@@ -10,6 +10,9 @@ language plpgsql stable set search_path = '' set jit = off as $$
 declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
   v_from      timestamptz := date_trunc('hour', since, 'UTC');
+  v_first     timestamptz := stellwerk.first_day(v_from);
+  v_end       timestamptz := stellwerk.days_end(v_tenant_id, v_first);
+  v_recent    timestamptz := stellwerk.clock() - interval '31 days';
 begin
   return query
     with counted as materialized (
@@ -17,16 +20,21 @@ begin
     durations as (
       select d.workflow_id, jsonb_object_agg(d.bucket, d.count) as durations
         from (select x.workflow_id, e.key as bucket, sum(e.value::bigint) as count
-                from counted x cross join lateral jsonb_each_text(x.durations) e group by 1, 2) d
+                from counted x cross join lateral jsonb_each_text(x.durations) e where x.hour >= v_recent group by 1, 2) d
        group by 1),
     starts as (
       select d.workflow_id, jsonb_object_agg(d.bucket, d.count) as durations
         from (select x.workflow_id, e.key as bucket, sum(e.value::bigint) as count
-                from counted x cross join lateral jsonb_each_text(x.starts) e group by 1, 2) d
+                from counted x cross join lateral jsonb_each_text(x.starts) e where x.hour >= v_recent group by 1, 2) d
        group by 1),
     nodes as (
       select n.workflow_id, n.node_id, sum(n.work_seconds) as work, sum(n.wait_seconds) as wait, sum(n.queue_seconds) as queue, sum(n.retries) as retries
-        from stellwerk.periods_of_nodes(v_tenant_id, v_from) n group by 1, 2)
+        from (select h.workflow_id, h.node_id, h.work_seconds, h.wait_seconds, h.queue_seconds, h.retries from stellwerk.node_hour h
+               where h.tenant_id = v_tenant_id and h.hour >= v_from and (v_end is null or h.hour < v_first or h.hour >= v_end)
+              union all
+              select d.workflow_id, d.node_id, d.work_seconds, d.wait_seconds, d.queue_seconds, d.retries from stellwerk.node_day d
+               where d.tenant_id = v_tenant_id and d.day >= v_first and d.day < v_end) n
+       group by 1, 2)
     select w.slug, coalesce(nullif(w.name, ''), w.slug), w.active_version, c.runs, c.live, c.completed, c.failed, c.cancelled,
            round(c.completed::numeric / nullif(c.completed + c.failed, 0), 4),
            stellwerk.percentile_of(d.durations, 0.5), stellwerk.percentile_of(d.durations, 0.95), stellwerk.percentile_of(d.durations, 0.99),
@@ -44,7 +52,7 @@ begin
      order by c.runs desc, w.slug;
 end
 $$;
-comment on function stellwerk.workflow_figures(timestamptz) is 'By workflow, over the runs that were asked for since the beginning of an hour: counts by state, share of success, durations of completed runs, how long runs waited for their first step, time of work, of waiting and in the queue, retries, and the node with the most time (these from hours that are over).';
+comment on function stellwerk.workflow_figures(timestamptz) is 'By workflow, over the runs that were asked for since the beginning of an hour: counts by state, share of success, durations of completed runs and how long runs waited for their first step (of the last 31 days at most), time of work, of waiting and in the queue, retries, and the node with the most time (these from hours that are over).';
 
 create or replace function stellwerk.hours_of_runs(p_tenant_id bigint, p_from timestamptz)
 returns setof stellwerk.run_hour language plpgsql stable set search_path = '' as $$
@@ -63,41 +71,46 @@ end
 $$;
 comment on function stellwerk.hours_of_runs(bigint, timestamptz) is 'The hours since a time, the present one counted now.';
 
+create or replace function stellwerk.first_day(p_from timestamptz)
+returns timestamptz language sql immutable parallel safe set search_path = ''
+return date_trunc('day', p_from + interval '1 day - 1 microsecond', 'UTC');
+comment on function stellwerk.first_day(timestamptz) is 'When the first day (UTC) begins that is wholly after a time.';
+
+create or replace function stellwerk.days_end(p_tenant_id bigint, p_first timestamptz)
+returns timestamptz language sql stable set search_path = '' as $$
+  select x.day_end from (select max(d.day) + interval '1 day' as day_end from stellwerk.run_day d where d.tenant_id = p_tenant_id) x where x.day_end > p_first
+$$;
+comment on function stellwerk.days_end(bigint, timestamptz) is 'Up to when days are summed up, if any is from a time on; else null.';
+
 create or replace function stellwerk.periods_of_runs(p_tenant_id bigint, p_from timestamptz)
 returns setof stellwerk.run_hour language plpgsql stable set search_path = '' as $$
 declare
-  v_first timestamptz := date_trunc('day', p_from + interval '1 day - 1 microsecond', 'UTC');
-  v_end   timestamptz := (select max(d.day) + interval '1 day' from stellwerk.run_day d where d.tenant_id = p_tenant_id);
+  v_first timestamptz := stellwerk.first_day(p_from);
+  v_end   timestamptz := stellwerk.days_end(p_tenant_id, v_first);
 begin
-  if v_end > v_first then
+  if v_end is not null then
     return query select * from stellwerk.run_hour h where h.tenant_id = p_tenant_id and h.hour >= p_from and h.hour < v_first;
     return query select * from stellwerk.run_day d where d.tenant_id = p_tenant_id and d.day >= v_first;
   end if;
-  return query select * from stellwerk.hours_of_runs(p_tenant_id, greatest(p_from, case when v_end > v_first then v_end end));
+  return query select * from stellwerk.hours_of_runs(p_tenant_id, coalesce(v_end, p_from));
 end
 $$;
 comment on function stellwerk.periods_of_runs(bigint, timestamptz) is 'The hours since a time, whole days in one row where they are summed up; hour is when each begins.';
 
-create or replace function stellwerk.periods_of_nodes(p_tenant_id bigint, p_from timestamptz, p_workflow_id bigint default null)
-returns setof stellwerk.node_hour language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan as $$
+create or replace function stellwerk.periods_of_nodes(p_tenant_id bigint, p_from timestamptz, p_workflow_id bigint)
+returns setof stellwerk.node_hour language plpgsql stable set search_path = '' as $$
 declare
-  v_first timestamptz := date_trunc('day', p_from + interval '1 day - 1 microsecond', 'UTC');
-  v_end   timestamptz := (select max(d.day) + interval '1 day' from stellwerk.run_day d where d.tenant_id = p_tenant_id);
+  v_first timestamptz := stellwerk.first_day(p_from);
+  v_end   timestamptz := stellwerk.days_end(p_tenant_id, v_first);
 begin
-  if v_end > v_first then
-    return query
-      select * from stellwerk.node_hour n
-       where n.tenant_id = p_tenant_id and n.hour >= p_from and n.hour < v_first and (p_workflow_id is null or n.workflow_id = p_workflow_id);
-    return query
-      select * from stellwerk.node_day d where d.tenant_id = p_tenant_id and d.day >= v_first and (p_workflow_id is null or d.workflow_id = p_workflow_id);
+  if v_end is not null then
+    return query select * from stellwerk.node_hour n where n.tenant_id = p_tenant_id and n.workflow_id = p_workflow_id and n.hour >= p_from and n.hour < v_first;
+    return query select * from stellwerk.node_day d where d.tenant_id = p_tenant_id and d.workflow_id = p_workflow_id and d.day >= v_first;
   end if;
-  return query
-    select * from stellwerk.node_hour n
-     where n.tenant_id = p_tenant_id and n.hour >= greatest(p_from, case when v_end > v_first then v_end end)
-       and (p_workflow_id is null or n.workflow_id = p_workflow_id);
+  return query select * from stellwerk.node_hour n where n.tenant_id = p_tenant_id and n.workflow_id = p_workflow_id and n.hour >= coalesce(v_end, p_from);
 end
 $$;
-comment on function stellwerk.periods_of_nodes(bigint, timestamptz, bigint) is 'As periods_of_runs, of nodes, and only what is over; of one workflow, if it is given.';
+comment on function stellwerk.periods_of_nodes(bigint, timestamptz, bigint) is 'As periods_of_runs, of the nodes of a workflow, and only what is over.';
 
 create or replace function stellwerk.node_figures(workflow text, since timestamptz default now() - interval '1 day')
 returns table (node_id text, type text, visits bigint, completed bigint, failed bigint, success_share numeric, retries bigint,
@@ -111,6 +124,7 @@ declare
   v_workflow_id bigint := (select w.workflow_id from stellwerk.workflow w where w.tenant_id = v_tenant_id and w.slug = node_figures.workflow);
   v_from        timestamptz := date_trunc('hour', since, 'UTC');
   v_now         timestamptz := date_trunc('hour', stellwerk.clock(), 'UTC');
+  v_recent      timestamptz := stellwerk.clock() - interval '31 days';
 begin
   if v_workflow_id is null then
     raise exception 'there is no workflow %', quote_nullable(node_figures.workflow) using errcode = 'SW001', hint = 'stellwerk workflow list shows them.';
@@ -124,7 +138,7 @@ begin
       select d.node_id, d.version, d.sort, jsonb_object_agg(d.bucket, d.count) as durations
         from (select x.node_id, x.version, k.sort, e.key as bucket, sum(e.value::bigint) as count
                 from counted x cross join lateral (values ('took', x.durations), ('stood', x.queues)) k (sort, counts) cross join lateral jsonb_each_text(k.counts) e
-               group by 1, 2, 3, 4) d
+               where x.hour >= v_recent group by 1, 2, 3, 4) d
        group by 1, 2, 3)
     select c.node_id, c.type, c.visits, c.completed, c.failed, round(c.completed::numeric / nullif(c.completed + c.failed, 0), 4), c.retries,
            stellwerk.percentile_of(t.durations, 0.5), stellwerk.percentile_of(t.durations, 0.95), stellwerk.percentile_of(t.durations, 0.99),
@@ -140,7 +154,7 @@ begin
      order by c.work + c.wait + c.queue desc, c.version desc, c.node_id;
 end
 $$;
-comment on function stellwerk.node_figures(text, timestamptz) is 'By node and version of a workflow, over the runs that were asked for since the beginning of an hour: counts, share of success, attempts, durations, and where the time goes; bottleneck marks the node with the most. Errors: SW001.';
+comment on function stellwerk.node_figures(text, timestamptz) is 'By node and version of a workflow, over the runs that were asked for since the beginning of an hour: counts, share of success, attempts, durations (of the last 31 days at most), and where the time goes; bottleneck marks the node with the most. Errors: SW001.';
 
 -- Counting stops at two thousand: more is only said to be more.
 create or replace function stellwerk.live_figures()

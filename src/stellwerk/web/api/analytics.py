@@ -14,7 +14,11 @@ from stellwerk.web.desk import Desk
 from stellwerk.web.exchange import Asked, Shown, answer
 
 DAYS = 1
-SINCE = "select date_trunc('hour', clock_timestamp() - make_interval(days => %s), 'UTC')"
+# Long windows begin with a day: whole days are summed up.
+SINCE = """
+  select date_trunc(case when %(days)s > 7 then 'day' else 'hour' end,
+                    clock_timestamp() - make_interval(days => %(days)s), 'UTC')
+"""
 
 
 class WorkflowFigures(Shown):
@@ -30,7 +34,7 @@ class WorkflowFigures(Shown):
     failed: int
     cancelled: int
     success_share: float | None = Field(description="completed / (completed + failed)")
-    p50_seconds: float | None
+    p50_seconds: float | None = Field(description="Durations are those of the last 31 days at most.")
     p95_seconds: float | None
     p99_seconds: float | None
     p95_start_seconds: float | None = Field(description="How long runs waited for their first step.")
@@ -51,7 +55,7 @@ class NodeFigures(Shown):
     cancelled: int
     attempts: int
     failures: int
-    p50_seconds: float | None
+    p50_seconds: float | None = Field(description="Durations are those of the last 31 days at most.")
     p95_seconds: float | None
     p99_seconds: float | None
     p95_queue_seconds: float | None
@@ -60,7 +64,9 @@ class NodeFigures(Shown):
 class WorkflowAnalytics(Shown):
     """A workflow and its nodes."""
 
-    since: datetime.datetime = Field(description="The beginning of the hour in which the window begins.")
+    since: datetime.datetime = Field(
+        description="The beginning of the hour, of more than 7 days of the day, in which the window begins."
+    )
     workflow: WorkflowFigures | None = Field(description="Null: no run was asked for in the window.")
     nodes: list[NodeFigures]
 
@@ -82,7 +88,9 @@ class FailureCluster(Shown):
 class Overview(Shown):
     """All workflows."""
 
-    since: datetime.datetime = Field(description="The beginning of the hour in which the window begins.")
+    since: datetime.datetime = Field(
+        description="The beginning of the hour, of more than 7 days of the day, in which the window begins."
+    )
     workflows: list[WorkflowFigures] = Field(description="The busiest first, at most 200.")
     failures: list[FailureCluster] = Field(description="The most frequent of the newest 1000, at most 20.")
 
@@ -98,7 +106,7 @@ def get_workflow_analytics(desk: Desk, slug: str, asked: Window) -> Response[byt
     """Counts, shares and durations of the workflow and of each node."""
     with desk.engine() as engine:
         definitions.workflow_of(engine, slug)
-        since = engine.value(SINCE, [asked.days])
+        since = engine.value(SINCE, {"days": asked.days})  # type: ignore[arg-type]
         figures = engine.rows("select * from stellwerk.workflow_figures(%s) where workflow = %s", [since, slug])
         nodes = engine.rows(
             "select * from stellwerk.node_figures(%s, %s) order by version desc, visits desc, node_id", [slug, since]
@@ -110,7 +118,7 @@ def get_workflow_analytics(desk: Desk, slug: str, asked: Window) -> Response[byt
 def get_analytics_overview(desk: Desk, asked: Window) -> Response[bytes]:
     """The busiest workflows, and what fails most."""
     with desk.engine() as engine:
-        since = engine.value(SINCE, [asked.days])
+        since = engine.value(SINCE, {"days": asked.days})  # type: ignore[arg-type]
         rows = engine.rows(
             "select * from stellwerk.workflow_figures(%s) order by runs desc, workflow limit 200", [since]
         )
