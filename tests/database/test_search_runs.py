@@ -133,3 +133,39 @@ def test_a_time_is_found_without_reading_the_runs_before(db: Any, runs: dict[str
     assert names(db, runs, since=day["failed"]) == ["gone", "other", "failed"]
     assert names(db, runs, until=day["failed"]) == ["waits"]
     assert names(db, runs, since=day["failed"], until=day["gone"]) == ["other", "failed"]
+
+
+def test_a_page_looks_at_so_many_runs_and_says_where_it_stopped(db: Any, runs: dict[str, int]) -> None:
+    def look(**named: Any) -> list[tuple[int, bool]]:
+        words = [f'"{name}" => %({name})s' for name in named]
+        return db.execute(f"select * from stellwerk.look_for_runs({', '.join(words)})", named).fetchall()
+
+    found = look(workflow="a", states=["waiting", "completed"], depth=1)
+    assert found == [(runs["failed"], False)]
+    assert look(workflow="a", states=["waiting", "completed"], depth=1, before=found[-1][0]) == [
+        (runs["waits"], True),
+        (runs["waits"], False),
+    ]
+    assert look(workflow="a", states=["waiting", "completed"], depth=1, before=runs["waits"]) == []
+    assert search(db, workflow="a", states=["waiting", "completed"]) == [runs["waits"]]
+    assert look(states=["waiting"], depth=2) == [(runs["other"], True), (runs["waits"], True), (runs["waits"], False)]
+
+
+def test_events_and_entries_are_looked_through_in_portions(db: Any) -> None:
+    db.execute(
+        "insert into stellwerk.event (tenant_id, target, operation, record_id, state) select 1, 'public.t', 'insert', n::text, 'ignored' from generate_series(1, 5) n"
+    )
+    newest = db.execute("select max(event_id) from stellwerk.event").fetchone()[0]
+    query = "select * from stellwerk.look_for_events(record => '1', before => %s, depth => 3)"
+    assert db.execute(query, [None]).fetchall() == [(newest - 2, False)]
+    assert db.execute(query, [newest - 2]).fetchall() == [(newest - 4, True)]
+    db.execute(
+        "select stellwerk.note_action(1, 'look', case n when 1 then 'sky' else 'sea' end, n::text, null, null) from generate_series(1, 5) n"
+    )
+    actor, last = db.execute(
+        "select actor, audit_id from stellwerk.audit_log order by audit_id desc limit 1"
+    ).fetchone()
+    query = "select * from stellwerk.look_for_entries(%s, 'sky', %s, depth => 3)"
+    assert db.execute(query, [actor, None]).fetchall() == [(last - 2, False)]
+    assert db.execute(query, [actor, last - 2]).fetchall()[0] == (last - 4, True)
+    assert db.execute("select count(*) from stellwerk.look_for_entries(null, 'sea')").fetchone() == (4,)
