@@ -225,7 +225,7 @@ LISTS = {
     "workflows": "select slug from stellwerk.workflow w where tenant_id = 1 and active_version > 1",
     "case_workflow": "select distinct workflow from stellwerk.backoffice_case where tenant_id = 1",
     "email": "select email from stellwerk.app_user where tenant_id = 1",
-    "task_id": "select task_id from stellwerk.user_task where tenant_id = 1 and state in ('open', 'claimed') and (assignee = 'staff0@example.org' or role = 'staff') order by random() limit 300",
+    "task_id": "select task_id from stellwerk.user_task where tenant_id = 1 and state in ('open', 'claimed') and (assignee = 'staff0@example.org' or assignee is null and claimed_by is null and role = 'staff') order by random() limit 300",
 }  # fmt: skip
 WAITING = """
 select w.run_id, w.step_id from stellwerk.wait w join stellwerk.run r on r.tenant_id = w.tenant_id and r.run_id = w.run_id

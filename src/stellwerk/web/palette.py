@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any
 
 from stellwerk.definition.catalog import node_type, type_names
 from stellwerk.definition.document import Settings
 from stellwerk.definition.functions import FUNCTIONS
 from stellwerk.definition.node_types import NodeType
+from stellwerk.web import texts
 
 Translate = Callable[[str], str]
 
 GROUPS = ("Triggers", "Logic", "Time", "People", "Data", "Backoffice", "Messages", "Documents", "Services", "Client")
 
 
-def palette(t: Translate) -> list[dict[str, Any]]:
+@cache
+def palette(language: str) -> list[dict[str, Any]]:
     """All node types that are known here, in the order of their groups; a third party's that cannot be loaded is left
-    out, and shown as unknown where a document uses it."""
+    out, and shown as unknown where a document uses it. Put together once for each language: nobody changes it."""
     kinds = []
     for name in type_names():
         try:
@@ -28,7 +31,7 @@ def palette(t: Translate) -> list[dict[str, Any]]:
         if kind is not None:
             kinds.append(kind)
     kinds.sort(key=lambda kind: GROUPS.index(kind.group))
-    return [entry(kind, t) for kind in kinds]
+    return [entry(kind, partial(texts.translate, language)) for kind in kinds]
 
 
 def entry(kind: NodeType, t: Translate) -> dict[str, Any]:

@@ -21,7 +21,7 @@ LIST = """
     from stellwerk.look_for_tasks(%(state)s::text, %(all)s, %(workflow)s::text,
            case %(due)s::timestamptz when %(late)s::timestamptz then 'infinity' else %(due)s::timestamptz end,
            %(after)s::bigint, %(limit)s::int) x
-    left join lateral (select * from stellwerk.task_overview o where o.id = x.task_id) k on true
+    left join lateral (select * from stellwerk.task_overview o where o.id = x.task_id offset 0) k on true
    order by x.due, x.task_id
 """
 ONE = """

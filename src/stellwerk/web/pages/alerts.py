@@ -21,7 +21,7 @@ ALERTS = """
            where x.tenant_id = (select stellwerk.current_tenant_id())
              and x.alert_id < coalesce(%(before)s::bigint, 9223372036854775807)
            order by x.alert_id desc limit %(limit)s) n
-   cross join lateral (select o.* from stellwerk.alert_overview o where o.alert_id = n.alert_id) a
+   cross join lateral (select o.* from stellwerk.alert_overview o where o.alert_id = n.alert_id offset 0) a
    order by a.alert_id desc
 """
 RULES = """

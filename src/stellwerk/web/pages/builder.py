@@ -83,7 +83,7 @@ def show_builder(desk: Desk, slug: str) -> Any:
         "isDraft": workflow["is_draft"],
         "savedAt": workflow["saved_at"].isoformat(),
         **verdict(compiled),
-        "palette": palette.palette(desk.t),
+        "palette": palette.palette(desk.language),
         "functions": [{**each, "title": desk.t(each["title"])} for each in palette.functions()],
         "settingsSchema": palette.settings_form(desk.t),
         "names": names,
@@ -215,6 +215,7 @@ def script(version: str, folder: str, name: str) -> Response[bytes]:
     )
 
 
+@cache
 def module(folder: str, name: str) -> str:
     """The address of a module; it changes whenever one of its folder does."""
     digest = hashlib.sha256()

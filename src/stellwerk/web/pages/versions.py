@@ -59,7 +59,7 @@ def show_versions(desk: Desk, slug: str, a: int | None = None, b: int | None = N
         "before": documents[0],
         "after": documents[1],
         "changes": changes,
-        "palette": palette.palette(desk.t),
+        "palette": palette.palette(desk.language),
         "texts": texts.area(desk.language, "builder"),
         "icons": rendering.asset("icons.svg"),
         "nodeIcons": rendering.asset("node-icons.svg"),
