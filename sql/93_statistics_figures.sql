@@ -1,6 +1,6 @@
 -- Figures over a period, read from what housekeeping has counted; the present hour is counted each time.
 
-create or replace function stellwerk.workflow_figures(since timestamptz default now() - interval '1 day')
+create or replace function stellwerk.workflow_figures(since timestamptz default now() - interval '1 day', only_workflow text default null)
 returns table (workflow text, name text, version integer, runs bigint, live bigint, completed bigint, failed bigint, cancelled bigint, success_share numeric,
                p50_seconds double precision, p95_seconds double precision, p99_seconds double precision,
                work_seconds double precision, wait_seconds double precision, queue_seconds double precision, retries bigint, bottleneck text,
@@ -13,10 +13,11 @@ declare
   v_first     timestamptz := stellwerk.first_day(v_from);
   v_end       timestamptz := stellwerk.days_end(v_tenant_id, v_first);
   v_recent    timestamptz := stellwerk.clock() - interval '31 days';
+  v_only      bigint := (select w.workflow_id from stellwerk.workflow w where w.tenant_id = v_tenant_id and w.slug = only_workflow);
 begin
   return query
     with counted as materialized (
-      select * from stellwerk.periods_of_runs(v_tenant_id, v_from) h),
+      select * from stellwerk.periods_of_runs(v_tenant_id, v_from) h where only_workflow is null or h.workflow_id = v_only),
     durations as (
       select d.workflow_id, jsonb_object_agg(d.bucket, d.count) as durations
         from (select x.workflow_id, e.key as bucket, sum(e.value::bigint) as count
@@ -31,9 +32,10 @@ begin
       select n.workflow_id, n.node_id, sum(n.work_seconds) as work, sum(n.wait_seconds) as wait, sum(n.queue_seconds) as queue, sum(n.retries) as retries
         from (select h.workflow_id, h.node_id, h.work_seconds, h.wait_seconds, h.queue_seconds, h.retries from stellwerk.node_hour h
                where h.tenant_id = v_tenant_id and h.hour >= v_from and (v_end is null or h.hour < v_first or h.hour >= v_end)
+                 and (only_workflow is null or h.workflow_id = v_only)
               union all
               select d.workflow_id, d.node_id, d.work_seconds, d.wait_seconds, d.queue_seconds, d.retries from stellwerk.node_day d
-               where d.tenant_id = v_tenant_id and d.day >= v_first and d.day < v_end) n
+               where d.tenant_id = v_tenant_id and d.day >= v_first and d.day < v_end and (only_workflow is null or d.workflow_id = v_only)) n
        group by 1, 2)
     select w.slug, coalesce(nullif(w.name, ''), w.slug), w.active_version, c.runs, c.live, c.completed, c.failed, c.cancelled,
            round(c.completed::numeric / nullif(c.completed + c.failed, 0), 4),
@@ -52,7 +54,7 @@ begin
      order by c.runs desc, w.slug;
 end
 $$;
-comment on function stellwerk.workflow_figures(timestamptz) is 'By workflow, over the runs that were asked for since the beginning of an hour: counts by state, share of success, durations of completed runs and how long runs waited for their first step (of the last 31 days at most), time of work, of waiting and in the queue, retries, and the node with the most time (these from hours that are over).';
+comment on function stellwerk.workflow_figures(timestamptz, text) is 'By workflow, or of one, over the runs that were asked for since the beginning of an hour: counts by state, share of success, durations of completed runs and how long runs waited for their first step (of the last 31 days at most), time of work, of waiting and in the queue, retries, and the node with the most time (these from hours that are over).';
 
 create or replace function stellwerk.hours_of_runs(p_tenant_id bigint, p_from timestamptz)
 returns setof stellwerk.run_hour language plpgsql stable set search_path = '' as $$

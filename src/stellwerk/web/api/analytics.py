@@ -107,7 +107,7 @@ def get_workflow_analytics(desk: Desk, slug: str, asked: Window) -> Response[byt
     with desk.engine() as engine:
         definitions.workflow_of(engine, slug)
         since = engine.value(SINCE, {"days": asked.days})  # type: ignore[arg-type]
-        figures = engine.rows("select * from stellwerk.workflow_figures(%s) where workflow = %s", [since, slug])
+        figures = engine.rows("select * from stellwerk.workflow_figures(%s, %s)", [since, slug])
         nodes = engine.rows(
             "select * from stellwerk.node_figures(%s, %s) order by version desc, visits desc, node_id", [slug, since]
         )
