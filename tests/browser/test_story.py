@@ -254,8 +254,8 @@ def change_compare_and_roll_back(page: Page, db: Database) -> None:
     page.locator("#version-2").get_by_role("link", name="What changed").click()
     expect(page.locator("#changes")).to_contain_text("offset")
     expect(page.locator("#node-reminder_call")).to_have_class(re.compile("changed"))
-    page.once("dialog", lambda asked: asked.accept())
-    page.locator("#version-1").get_by_role("button", name="Roll back to it").click()
+    page.locator("#version-1").get_by_role("link", name="Roll back to it").click()
+    page.locator("#roll-back").click()
     expect(page.locator("#version-3")).to_contain_text("new runs use it")
     remind = next(n for n in document_of(db, "patient-intake")["nodes"] if n["id"] == "reminder_call")
     assert remind["config"].get("offset", "P1D") == "P1D"

@@ -235,8 +235,8 @@ def change_and_return(page: Page, db: Database) -> None:
     press(page, page.locator("#version-2").get_by_role("link", name="What changed"))
     expect(page.locator("#changes")).to_contain_text("Documents of")
     expect(page.locator("#node-user")).to_have_class(re.compile("changed"))
-    page.once("dialog", lambda asked: asked.accept())
-    press(page, page.locator("#version-1").get_by_role("button", name="Roll back to it"))
+    press(page, page.locator("#version-1").get_by_role("link", name="Roll back to it"))
+    press(page, page.locator("#roll-back"))
     expect(page.locator("#version-3")).to_contain_text("new runs use it")
 
 
