@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -50,6 +51,11 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """What a line is about: what it says itself goes before what was said around it."""
     known = {**(_about.get() or {}), **record.__dict__}
     return {name: known[name] for name in FIELDS if known.get(name) is not None}
+
+
+def frames_of(error: BaseException) -> str:
+    """Where an exception came from, without its text: that may hold anything, also a row's values."""
+    return "".join(traceback.format_tb(error.__traceback__)).rstrip() or "  at an unknown place"
 
 
 class JsonLines(logging.Formatter):

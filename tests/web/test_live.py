@@ -232,6 +232,22 @@ def test_a_browser_that_goes_away_frees_its_stream(
     assert listening_connections(db) == 1  # it lingers for a while: who reloads a page comes back
 
 
+def test_who_opens_too_many_is_told_at_once(
+    application: Application, cookies: Any, waiting: Any, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a refusal, not as a stream that breaks; others still have room."""
+    monkeypatch.setattr("stellwerk.web.live.MOST_OF_ONE", 2)
+    path = f"/live/runs/{waiting()}"
+    cookie = cookies()
+    open_ones = [Listening(application, path, cookie) for _ in range(2)]
+    wait_until(lambda: application.live.count == 2)
+    for refused in (path, "/live/overview", "/live/dashboard"):
+        answer = httpx2.get(application.url + refused, cookies=cookie)
+        assert (answer.status_code, answer.headers["retry-after"].isdigit()) == (503, True), refused
+    assert Listening(application, path, cookies(email="ben@example.org")).status == 200
+    assert all(not each.ended.is_set() for each in open_ones)
+
+
 def listening_connections(db: Database) -> int:
     row = db.execute(
         "select count(*) from pg_stat_activity where application_name = 'stellwerk-web-live' and datname = current_database()"

@@ -119,6 +119,16 @@ def test_who_comes_too_late_is_told_who_was_faster(client: Client, db: Database,
     assert (answer.status_code, "Fast Fanny was faster" in answer.text) == (409, True)
 
 
+@pytest.mark.parametrize("due", ["12025-01-01", "infinity", "0044-03-15 BC"])
+def test_a_time_that_no_calendar_shows_hides_no_list(
+    client: Client, db: Database, task: int, log_in: LogIn, due: str
+) -> None:
+    db.execute("update stellwerk.user_task set due_at = %s::timestamptz", [due])
+    log_in("staff")
+    for path in ("/tasks", f"/tasks/{task}", "/"):
+        assert client.get(path, headers={"accept": "text/html"}).status_code == 200, path
+
+
 def test_a_task_is_taken_given_back_and_handed_over(client: Client, db: Database, task: int, log_in: LogIn) -> None:
     headers = log_in("staff")
     assert "Give it back" in send(client, f"/tasks/{task}/claim", headers).text

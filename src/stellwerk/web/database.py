@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.types.datetime import TimestamptzLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from stellwerk.engine import Engine
@@ -20,6 +23,22 @@ ROLE = "stellwerk_web"
 SIZE = 16
 WAIT_SECONDS = 5.0
 STATEMENT_SECONDS = 30
+# A day from Python's own ends, so that they exist in every time zone.
+FIRST = datetime.datetime(1, 1, 2, tzinfo=datetime.UTC)
+LAST = datetime.datetime(9999, 12, 30, tzinfo=datetime.UTC)
+
+
+class AnyTime(TimestamptzLoader):
+    """Times that Python has no number for, which people may have written, are shown as the last or first it has: one of
+    them must not keep a whole list from being shown."""
+
+    def load(self, data: Buffer) -> datetime.datetime:
+        """The time, or the nearest there is."""
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            text = bytes(data)
+            return FIRST if text.endswith(b"BC") or text == b"-infinity" else LAST
 
 
 class Database:
@@ -75,6 +94,7 @@ def trace_header(value: str | None) -> str:
 
 def act_as_web(connection: psycopg.Connection[Any]) -> None:
     """Give up every right but the web role's, also where the login has more, so that the policies hold."""
+    connection.adapters.register_loader("timestamptz", AnyTime)
     connection.execute(f"set statement_timeout = '{STATEMENT_SECONDS}s'")
     row = connection.execute(
         "select pg_has_role(current_user, r.oid, 'member') from pg_roles r where r.rolname = %s", [ROLE]

@@ -24,6 +24,7 @@ from litestar.exceptions import ServiceUnavailableException
 from psycopg import AsyncConnection
 
 from stellwerk.errors import StellwerkError, UnknownThing
+from stellwerk.logs import frames_of
 from stellwerk.web import texts
 from stellwerk.web.access import Entrance
 from stellwerk.web.database import ROLE, Database
@@ -42,6 +43,7 @@ ROOMS_SECONDS = 1.0  # figures and lists are looked at no more often, however ma
 FIGURES_SECONDS = 10.0  # figures without anything having moved: the oldest step in the queue grows older
 PING_SECONDS = 15.0
 MOST_STREAMS = 2000
+MOST_OF_ONE = 500  # of one session or token
 LINGER_SECONDS = 30.0  # how long the connection stays when nobody looks any more
 
 PARTS = {"head": "runs/_head.html", "graph": "runs/_graph.html", "timeline": "runs/_timeline.html"}
@@ -165,6 +167,13 @@ class Live:
         """How many streams are open."""
         return sum(1 for _ in self._streams())
 
+    def require_room(self, entrance: Entrance) -> None:
+        """Raises 503 where one more stream would be too many, for the process or for whoever has come in."""
+        streams = self._streams()
+        own = sum(1 for stream in streams if _name(stream.entrance) == _name(entrance))
+        if self._stopped or len(streams) >= MOST_STREAMS or own >= MOST_OF_ONE:
+            raise ServiceUnavailableException("too many pages are open here; this one does not change by itself")
+
     async def watch_run(self, entrance: Entrance, language: str, run_id: int) -> AsyncIterator[bytes]:
         """The parts of a run's page, each whenever it has changed."""
         stream = self._stream(entrance, language)
@@ -217,8 +226,7 @@ class Live:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _stream(self, entrance: Entrance, language: str) -> Stream:
-        if self._stopped or self.count >= MOST_STREAMS:
-            raise ServiceUnavailableException("too many pages are open here; this one does not change by itself")
+        self.require_room(entrance)  # others may have come since it was asked for
         return Stream(entrance, (language, tuple(sorted(entrance.rights))))
 
     def _streams(self) -> list[Stream]:
@@ -250,8 +258,8 @@ class Live:
             except (psycopg.Error, OSError, TimeoutError) as error:
                 log.warning("live pages stand still, connecting again: %s", (str(error) or "timeout").splitlines()[0])
                 await asyncio.sleep(1.0)
-            except Exception:
-                log.exception("live pages stand still, beginning again")
+            except Exception as error:
+                log.error("live pages stand still, beginning again: %s\n%s", type(error).__name__, frames_of(error))
                 await asyncio.sleep(1.0)
 
     async def _prepare(self, connection: AsyncConnection[Any]) -> None:

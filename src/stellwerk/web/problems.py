@@ -24,7 +24,7 @@ from stellwerk.errors import (
     VersionConflict,
     WrongState,
 )
-from stellwerk.logs import current
+from stellwerk.logs import current, frames_of
 from stellwerk.web import texts
 from stellwerk.web.access import login_path
 from stellwerk.web.desk import Desk
@@ -69,7 +69,7 @@ def refuse(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         language = Desk(request, request.app.state).language if for_people else texts.LANGUAGES[0]
         more = [texts.said(language, part).rstrip(".") for part in (error.detail, error.hint) if part]
         return _answer(request, status, texts.said(language, error.message), ". ".join(more) or None)
-    log.exception("%s %s failed", request.method, _route(request))
+    log.error("%s %s failed: %s\n%s", request.method, _route(request), type(error).__qualname__, frames_of(error))
     return _answer(request, 500, "something went wrong here; the log says what")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from stellwerk.executors import Executor
+from stellwerk.logs import frames_of
 from stellwerk.worker.attempts import Attempt, run_attempt
 from stellwerk.worker.completions import Completion, Completions, failure
 from stellwerk.worker.connections import RECONNECT_SECONDS, Connections, is_lost
@@ -217,8 +218,13 @@ class Steps:
                 return
             raise
         except BaseException as error:  # our own fault; the step must end all the same
-            log.exception(
-                "run %s step %s: the worker itself failed", attempt.run_id, attempt.step_id, extra=attempt.fields
+            log.error(
+                "run %s step %s: the worker itself failed: %s\n%s",
+                attempt.run_id,
+                attempt.step_id,
+                type(error).__name__,
+                frames_of(error),
+                extra=attempt.fields,
             )
             body = failure(type(error).__name__, "the worker failed while it carried out the step", retryable=True)
         self._executing -= 1

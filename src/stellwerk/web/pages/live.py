@@ -19,30 +19,35 @@ async def watch_run(desk: Desk, state: State, run_id: int) -> Stream:
     query = "select 1 as there from stellwerk.run_overview where run_id = %s"
     if not await asyncio.to_thread(desk.rows, query, [run_id]):
         raise UnknownThing(f"there is no run {run_id}")
+    state.live.require_room(desk.who)
     return _stream(state.live.watch_run(desk.who, desk.language, run_id))
 
 
 @get("/live/overview", opt={"needs": "read"})
 async def watch_overview(desk: Desk, state: State) -> Stream:
     """An event `change`, without content, when something has moved."""
+    state.live.require_room(desk.who)
     return _stream(state.live.watch_overview(desk.who, desk.language))
 
 
 @get("/live/dashboard", opt={"needs": "read"})
 async def watch_dashboard(desk: Desk, state: State) -> Stream:
     """The dashboard's figures, at most once a second."""
+    state.live.require_room(desk.who)
     return _stream(state.live.watch_room(desk.who, desk.language, "dashboard"))
 
 
 @get("/live/cases", opt={"needs": "read"})
 async def watch_cases(desk: Desk, state: State) -> Stream:
     """An event `change` when a case has been made or changed."""
+    state.live.require_room(desk.who)
     return _stream(state.live.watch_room(desk.who, desk.language, "cases"))
 
 
 @get("/live/tasks", opt={"needs": "work"})
 async def watch_tasks(desk: Desk, state: State) -> Stream:
     """An event `change` when a task has come, gone or changed hands."""
+    state.live.require_room(desk.who)
     return _stream(state.live.watch_room(desk.who, desk.language, "tasks"))
 
 
