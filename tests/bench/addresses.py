@@ -17,7 +17,13 @@ Things = dict[str, Any]
 
 PAGE_GOAL, DASHBOARD_GOAL = 100.0, 200.0
 STREAMS = "streams and files, which end when they are read: /live/… is measured by listeners.py, files grow with what is asked for"
-LEFT_OUT = {"/live/runs/{run_id}", "/live/overview", "/backoffice/cases.csv", "/api/backoffice/cases.csv"}
+LIVE = {"/live/runs/{run_id}", "/live/overview", "/live/dashboard", "/live/tasks", "/live/cases"}  # never end
+LEFT_OUT = {
+    *LIVE,
+    "/runs/{run_id}/loops/{step_id}",
+    "/backoffice/cases.csv",
+    "/api/backoffice/cases.csv",
+}  # files, and items of loops, which none of these runs has
 NOT_A_FILTER = {"desk", "state", "request", "asked", "cursor", "limit"}
 
 # What a filter of that name is asked for with, drawn anew each time.
@@ -48,6 +54,9 @@ FILTERS: dict[str, Callable[[Things], Any]] = {
     "node": lambda t: t["node_id"],
     "step": lambda t: t["step_id"],
     "from_node": lambda t: "announce",
+    "back": lambda t: 1,
+    "still_open": lambda t: "true",
+    "open": lambda t: "yes",
     "next": lambda t: "/runs",
     "tenant": lambda t: "default",
 }  # fmt: skip
@@ -75,6 +84,9 @@ ALSO = {
     "/audit": ("actor=nobody@example.org&subject=run", "actor=staff7@example.org&subject=backoffice_case"),
 }  # fmt: skip
 INSTEAD = {
+    "/bulk/order": ("/bulk/order?action=cancel&workflow={slug}", "/bulk/order?action=retry&workflow={slug}&state=failed", "/bulk/order?action=migrate&workflow={slug}"),
+    "/runs/{run_id}/history": ("/runs/{run_id}/history", "/runs/{run_id}/history?moment=3"),
+    "/runs/{run_id}/diff": ("/runs/{run_id}/diff", "/runs/{run_id}/diff?with={failed_id}"),
     "/runs/{run_id}/act/{action}": ("/runs/{run_id}/act/cancel", "/runs/{run_id}/act/edit", "/runs/{failed_id}/act/retry", "/runs/{waiting_id}/act/skip?step={waiting_step}", "/runs/{waiting_id}/act/signal?step={waiting_step}"),
     "/runs/{run_id}/plan": ("/runs/{failed_id}/plan", "/runs/{failed_id}/plan?from_node=order"),
     "/runs/{run_id}": ("/runs/{run_id}", "/runs/{failed_id}", "/runs/{waiting_id}"),

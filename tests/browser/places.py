@@ -17,8 +17,9 @@ OTHERS = frozenset(
     {
         *("/healthz", "/readyz", "/metrics", "/schema/openapi.json", "/static/{file_path:path}"),
         *("/backoffice/cases.csv", "/scripts/{version:str}/{folder:str}/{name:str}"),
-        *(f"/workflow-builder/{{slug:str}}/{part}" for part in ("document", "publishing", "context")),
-        *("/live/runs/{run_id:int}", "/live/overview", "/schedules/{schedule_id:int}/times"),
+        *(f"/workflow-builder/{{slug:str}}/{part}" for part in ("document", "publishing", "context", "draft")),
+        *("/live/runs/{run_id:int}", "/live/overview", "/live/dashboard", "/live/tasks", "/live/cases"),
+        *("/schedules/{schedule_id:int}/times", "/bulk/order", "/runs/{run_id:int}/loops/{step_id:int}"),
         *(f"/runs/{{run_id:int}}/{part}" for part in ("data", "steps", "plan", "act/{action:str}")),
         *("/runs/{run_id:int}/nodes/{node:str}", "/runs/{run_id:int}/steps/{step_id:int}"),
     }
@@ -74,6 +75,8 @@ PLACES = (
         "select max(run_id) from stellwerk.run_overview where workflow = 'price-list' and state = 'failed'",
         click='.place[data-state="failed"]',
     ),
+    Place("run-history", "/runs/{run_id:int}/history", RUN + "state = 'completed' order by run_id desc limit 1"),
+    Place("run-diff", "/runs/{run_id:int}/diff", RUN + "state = 'completed' order by run_id desc limit 1"),
     Place("bulk", "/bulk"),
     Place("bulk-operation", "/bulk/{operation_id:int}", "select max(operation_id) from stellwerk.bulk_operation"),
     Place("events", "/events"),
