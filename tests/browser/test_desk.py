@@ -27,6 +27,7 @@ def test_a_task_is_found_filled_in_and_done(
     expect(page.get_by_role("heading", name="Review of Ben")).to_be_visible()
     expect(page.get_by_text("with you")).to_be_visible()
 
+    page.wait_for_load_state()  # what is typed before the scripts are there is seen with the next key only
     page.get_by_label("Pages").fill("many")
     expect(page.get_by_text("Your draft was kept.")).to_be_visible()
     page.reload()

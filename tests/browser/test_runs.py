@@ -92,6 +92,8 @@ def test_many_are_cancelled_at_once_with_the_keyboard(
     wait_until(lambda: db.execute(waiting).fetchone() == (5,))
     page.goto("/runs?workflow=intake")
     page.get_by_role("button", name="Cancel …").press("Enter")
+    page.get_by_label("Reason").fill("the doctor is ill")
+    page.get_by_role("button", name="Count the runs first").press("Enter")
     page.wait_for_url("**/bulk/*")
     page.get_by_role("button", name="Begin with 5 runs").press("Enter")
     expect(page.locator("#operation")).to_contain_text("5 of 5 runs handled: 5 done")
