@@ -8,9 +8,6 @@ declare
   v_run stellwerk.run := stellwerk.lock_run_in(run_id, array['failed', 'cancelled'], 'and cannot be retried',
     'Only a failed or cancelled run can be; cancel this one first, or start another.');
 begin
-  if v_run.parent_run_id is not null then
-    v_run := stellwerk.part_from_caller(v_run);
-  end if;
   perform stellwerk.note_action(v_run.tenant_id, 'retry_run', 'run', v_run.run_id::text,
     jsonb_build_object('state', v_run.state, 'version', v_run.version), jsonb_strip_nulls(jsonb_build_object('from_node', from_node, 'version', coalesce(version, v_run.version))));
   perform stellwerk.reopen_run(v_run.tenant_id, v_run, from_node, coalesce(version, v_run.version));
@@ -54,6 +51,9 @@ declare
   v_queued stellwerk.token[];
   v_bad    text;
 begin
+  if p_run.parent_run_id is not null then
+    p_run := stellwerk.part_from_caller(p_run);
+  end if;
   if not exists (select from stellwerk.workflow_version d where d.tenant_id = p_tenant_id and d.workflow_id = p_run.workflow_id
                                                            and d.version = p_version and d.published_at is not null) then
     raise exception 'the workflow of run % has no published version %', p_run.run_id, p_version

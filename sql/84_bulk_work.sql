@@ -222,9 +222,6 @@ begin
         'reason', format('%s (bulk operation %s)', coalesce(v_options ->> 'reason', 'cancelled by ' || p_operation.created_by), p_operation.operation_id),
         'compensate', coalesce(v_options -> 'compensate', 'false')));
     when 'retry' then
-      if v_run.parent_run_id is not null then
-        v_run := stellwerk.part_from_caller(v_run);
-      end if;
       perform stellwerk.reopen_run(p_operation.tenant_id, v_run, v_options ->> 'from_node', coalesce((v_options ->> 'version')::integer, v_run.version));
     when 'skip' then
       perform stellwerk.skip_steps_on(p_operation, v_run);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from database.bulk import order, work
 from database.helpers import PERMANENT, START, Worker, call, document, node, run, start, states, transform
 
 CHILD = document("child", [START, transform("x", "{{ trigger.payload.n * 2 }}")], ["start -> x"])
@@ -14,6 +15,10 @@ def parent(slug="parent", *, more=(), edges=(), settings=None, **config):
     config = {"workflow": "child", "payload": {"n": "{{ trigger.payload.n }}"}, **config}
     nodes = [START, node("c", "logic.call", config, **(settings or {})), transform("e", "{{ steps.c.output }}"), *more]
     return document(slug, nodes, ["start -> c", "c -> e", *edges])
+
+
+# Goes on by its error port.
+FORGIVING = parent(more=[transform("sorry", "{{ steps.c.error.class }}")], edges=["c.error -> sorry"])
 
 
 def child_of(db, run_id):
@@ -79,8 +84,7 @@ def test_a_failed_child_may_be_called_again(dsn, db, make_workflow, run_all):
 
 def test_a_failure_may_leave_by_the_error_port(dsn, db, make_workflow, run_all):
     make_workflow(SLOW_CHILD)
-    value = parent(more=[transform("sorry", "{{ steps.c.error.class }}")], edges=["c.error -> sorry"])
-    run_id = start(db, make_workflow(value))
+    run_id = start(db, make_workflow(FORGIVING))
     run_all(db)
     db.execute("select stellwerk.cancel_run(%s, 'not today')", (child_of(db, run_id),))
     run_all(db)
@@ -222,6 +226,15 @@ def end_child(dsn, db, run_all, **result):
     run_all(db)
 
 
+def failed_call(dsn, db, make_workflow, run_all, caller):
+    """A run whose child has failed; answers both."""
+    make_workflow(SLOW_CHILD)
+    run_id = start(db, make_workflow(caller))
+    run_all(db)
+    end_child(dsn, db, run_all, error=PERMANENT)
+    return run_id, child_of(db, run_id)
+
+
 def retry(db, run_id, *more):
     db.execute(f"select stellwerk.retry_run(%s{', %s' * len(more)})", (run_id, *more))
 
@@ -234,11 +247,7 @@ def refusal(db, run_id):
 
 
 def test_a_child_whose_caller_failed_with_it_is_retried_through_the_caller(dsn, db, make_workflow, run_all):
-    make_workflow(SLOW_CHILD)
-    run_id = start(db, make_workflow(parent()))
-    run_all(db)
-    end_child(dsn, db, run_all, error=PERMANENT)
-    first = child_of(db, run_id)
+    run_id, first = failed_call(dsn, db, make_workflow, run_all, parent())
     assert refusal(db, first) == (
         f"run {first} was called by run {run_id}, which would call again",
         f"Retry run {run_id} instead.",
@@ -255,11 +264,7 @@ def test_a_child_whose_caller_failed_with_it_is_retried_through_the_caller(dsn, 
 
 
 def test_a_child_whose_caller_begins_again_earlier_is_not_retried_beside_it(dsn, db, make_workflow, run_all):
-    make_workflow(SLOW_CHILD)
-    run_id = start(db, make_workflow(parent()))
-    run_all(db)
-    end_child(dsn, db, run_all, error=PERMANENT)
-    first = child_of(db, run_id)
+    run_id, first = failed_call(dsn, db, make_workflow, run_all, parent())
     retry(db, run_id, "start")
     run_all(db)
     assert child_of(db, run_id) != first
@@ -267,20 +272,33 @@ def test_a_child_whose_caller_begins_again_earlier_is_not_retried_beside_it(dsn,
 
 
 def test_a_child_whose_caller_went_on_without_it_goes_on_by_itself(dsn, db, make_workflow, run_all):
-    make_workflow(SLOW_CHILD)
-    value = parent(more=[transform("sorry", "{{ steps.c.error.class }}")], edges=["c.error -> sorry"])
-    run_id = start(db, make_workflow(value))
-    run_all(db)
-    end_child(dsn, db, run_all, error=PERMANENT)
+    run_id, first = failed_call(dsn, db, make_workflow, run_all, FORGIVING)
     before = run(db, run_id)
     assert (before["state"], before["output"]) == ("completed", "child_failed")
-    first = child_of(db, run_id)
     retry(db, first)
     end_child(dsn, db, run_all, output="late, but well")
     child = run(db, first)
     assert (child["state"], child["output"], child["parent_run_id"]) == ("completed", "late, but well", None)
     assert run(db, run_id) == before
     assert db.execute("select caused_by_run_id from stellwerk.run where run_id = %s", (first,)).fetchone() == (run_id,)
+
+
+def test_a_bulk_retry_does_the_work_of_a_call_once(dsn, db, make_workflow, run_all, wait_until):
+    run_id, first = failed_call(dsn, db, make_workflow, run_all, parent())
+    for slug in ("child", "parent", "child"):  # the child before its caller, and after it
+        row = work(db, order(db, "retry", {"workflow": slug}), wait_until)
+        assert (row["done"], row["total"]) == ((1, 1) if slug == "parent" else (0, 1)), slug
+        run_all(db)
+    assert state(db, first) == "failed"
+    end_child(dsn, db, run_all, output="well")
+    assert run(db, run_id)["output"] == "well"
+
+
+def test_a_bulk_retry_sends_on_a_child_that_nobody_waits_for(dsn, db, make_workflow, run_all, wait_until):
+    _, first = failed_call(dsn, db, make_workflow, run_all, FORGIVING)
+    assert work(db, order(db, "retry", {"workflow": "child"}), wait_until)["done"] == 1
+    end_child(dsn, db, run_all, output="late, but well")
+    assert (state(db, first), run(db, first)["parent_run_id"]) == ("completed", None)
 
 
 def test_the_end_of_an_old_child_is_not_the_end_of_the_new_one(dsn, db, make_workflow, run_all):
