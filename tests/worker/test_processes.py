@@ -103,7 +103,8 @@ def test_a_half_open_connection_is_noticed_within_fifteen_seconds(
     took = seconds_until(wait_until, lambda: state_of(run_id) == "completed", 25, "noticing")
     print(f"a run is through {took:.1f} s after everything froze")
     assert took <= 15
-    assert "is lost" in worker.said
+    # a call that happens to be under way when the connections freeze notices before the listener does
+    wait_until(lambda: "is lost" in worker.said, 15)
     again = engine.start_run(slug)
     assert seconds_until(wait_until, lambda: state_of(again) == "completed", 10, "the next run") < 3
     proxy.close()
