@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import psycopg
 import pytest
-from playwright.sync_api import Browser, Dialog, Page
-from web.hostile import fill
+from playwright.sync_api import Browser, Dialog, Page, expect
+from web.hostile import SHORT, TEXTS, fill
 from web.routing import QUERIES, Route, filled, routes_of
 from web.serving import Serving
 
@@ -111,3 +112,53 @@ def test_nothing_runs_on_any_page(
         context.close()
         assert opened >= least, "most pages could not be opened"
     assert wrong == []
+
+
+@pytest.mark.parametrize(("slug", "node"), [("each", "ask"), ("drafted", None), ("fails", "break")])
+def test_nothing_runs_in_the_windows_of_the_builder(
+    slug: str, node: str | None, browser: Browser, serving: Serving, log_in: Callable[..., None], things: Any
+) -> None:
+    """Each window that a key opens, the settings of a step, a simulation with a hostile payload, and what is refused."""
+    context = browser.new_context(base_url=serving.url)
+    context.set_default_timeout(20_000)
+    log_in(context, "admin")
+    watched = Watched(context.new_page(), serving.url)
+    page = watched.page
+    wrong = {}
+
+    def look(what: str) -> None:
+        page.wait_for_load_state("networkidle")
+        if found := [*watched.noted, *page.evaluate(LOOK)]:
+            wrong[what] = found[:5]
+        watched.noted.clear()
+
+    page.goto(f"/workflow-builder/{slug}")
+    page.wait_for_selector("html[data-ready=builder]")
+    chosen = page.locator(f"#node-{node}" if node else "#canvas .node").first
+    chosen.click()
+    look("the settings of a step")
+    for key in ("c", "g", "r", "s", "u", "?"):
+        page.locator("#canvas").focus()
+        page.keyboard.press(key)
+        expect(page.locator("dialog[open]")).to_be_visible()
+        look(f"the window of {key}")
+        if key in ("s", "r"):
+            as_json = page.locator("dialog").get_by_role("button", name="As JSON")
+            if as_json.count():
+                as_json.click()
+            page.locator("#payload-json").fill(json.dumps({"title": SHORT, "list": TEXTS, "all": SHORT}))
+        if key == "s":
+            page.locator("dialog").get_by_role("button", name="Simulate").click()
+            expect(page.locator("#simulation, dialog .refusal").first).to_be_visible()
+            for each in page.locator("#simulation summary").all():
+                each.click()
+            look("a simulation")
+        page.keyboard.press("Escape")
+        expect(page.locator("dialog")).to_have_count(0)
+    page.locator("#canvas").focus()
+    page.keyboard.press("w")
+    look("the settings of the workflow")
+    page.locator("#tools").get_by_role("button", name="JSON").click()
+    look("the document as JSON")
+    context.close()
+    assert wrong == {}

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from database.helpers import START, document, node
 from database.watching import ORDERS
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -17,7 +18,7 @@ from pytest_httpserver import HTTPServer
 from worker.puppet import puppets
 
 from stellwerk.executors.http import HttpRequest
-from stellwerk.worker.tracing import OpenTelemetry
+from stellwerk.worker.tracing import OpenTelemetry, set_up
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
@@ -150,6 +151,38 @@ def test_each_attempt_is_a_span_below_the_transaction_and_calls_name_it(
     assert first.attributes["error.type"] == "told_to"
     request, _ = httpserver.log[0]
     assert request.headers["traceparent"] == f"00-{TRACE}-{web.context.span_id:016x}-01"
+
+
+def test_spans_are_sent_where_the_environment_says(
+    db: Database,
+    make_workflow: Any,
+    start_worker: Any,
+    wait_until: Any,
+    httpserver: HTTPServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    httpserver.expect_request("/v1/traces", method="POST").respond_with_data(b"")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", httpserver.url_for("").rstrip("/"))
+    make_workflow(document("sent", [START, node("phone", "action.fonio_call", {"script": "ok"})], ["start -> phone"]))
+    worker = start_worker(puppets(), tracing=set_up())
+    with db.transaction():
+        db.execute("select set_config('stellwerk.traceparent', %s, true)", [TRACEPARENT])
+        db.execute("select stellwerk.start_run('sent')")
+    wait_until(lambda: db.execute("select state from stellwerk.run").fetchone() == ("completed",))
+    worker.stop()  # sends what it still holds
+    received = [ExportTraceServiceRequest.FromString(request.get_data()) for request, _ in httpserver.log]
+    spans = [
+        (resource, span)
+        for each in received
+        for resource in each.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+    assert [(span.name, span.trace_id.hex(), span.parent_span_id.hex()) for _, span in spans] == [
+        ("action.fonio_call phone", TRACE, PARENT)
+    ]
+    about = {each.key: each.value.string_value for each in spans[0][0].resource.attributes}
+    assert about["service.name"] == "stellwerk-worker"
 
 
 def test_without_the_extra_calls_name_the_trace_itself(
