@@ -149,7 +149,9 @@ def test_nothing_runs_in_the_windows_of_the_builder(
             page.locator("#payload-json").fill(json.dumps({"title": SHORT, "list": TEXTS, "all": SHORT}))
         if key == "s":
             page.locator("dialog").get_by_role("button", name="Simulate").click()
-            expect(page.locator("#simulation, dialog .refusal").first).to_be_visible()
+            expect(page.locator("#simulation:visible, dialog .refusal").first).to_be_visible()
+            if slug == "drafted":  # it is refused, which browsers write into the console
+                watched.noted = [text for text in watched.noted if "status of 422" not in text]
             for each in page.locator("#simulation summary").all():
                 each.click()
             look("a simulation")

@@ -90,7 +90,10 @@ def test_the_task_of_another_person_is_theirs(
     eve = people.session("staff", own)
     db.execute("select stellwerk.add_user(%s, 'staff', 'Ada')", [ADA])
     intake(db, make_workflow, run_all, "Keller")
-    db.execute("update stellwerk.user_task set assignee = %s, role = null, draft = '{\"pages\": 77}'", [ADA])
+    db.execute(
+        "update stellwerk.user_task set assignee = %s, role = null, drafts = jsonb_build_object(%s::text, '{\"pages\": 77}'::jsonb)",
+        [ADA, ADA],
+    )
     (task_id,) = db.execute("select task_id from stellwerk.user_task").fetchone() or (0,)
     before = everything_of(db, own)
     tried = 0

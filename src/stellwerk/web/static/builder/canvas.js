@@ -6,7 +6,7 @@ import { curve } from "./edges.js";
 import { layered } from "./layout.js";
 import { Model } from "./model.js";
 import { summary } from "./summary.js";
-import { t } from "./texts.js";
+import { problemCount, t } from "./texts.js";
 
 export const GRID = 10;
 export const WIDTH = 200;
@@ -104,7 +104,7 @@ export class Canvas extends EventTarget {
     const problems = look.errors + look.warnings;
     const label = [
       look.title, look.type, look.line,
-      problems ? t("{number} problems", { number: problems }) : "",
+      problems ? problemCount(problems) : "",
       look.mark?.label ?? "",
     ].filter(Boolean).join(", ");
     const card = el("div", {
@@ -114,7 +114,7 @@ export class Canvas extends EventTarget {
     },
     el("span", { class: "badge" }, nodeIcon(look.icon)),
     el("b", {}, look.title),
-    el("span", { class: "glyph", title: problems ? t("{number} problems", { number: problems }) : null },
+    el("span", { class: "glyph", title: problems ? problemCount(problems) : null },
       look.mark?.glyph ?? (look.errors ? "●" : look.warnings ? "▲" : "")),
     el("small", {}, look.line || look.type));
     if (look.errors) card.classList.add("has-errors");

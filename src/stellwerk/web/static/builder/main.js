@@ -13,7 +13,7 @@ import { Model } from "./model.js";
 import { paletteList, palettePopup } from "./palette.js";
 import { ask } from "./server.js";
 import { showSimulation } from "./simulation.js";
-import { t, useTexts } from "./texts.js";
+import { problemCount, t, useTexts } from "./texts.js";
 import { Values } from "./values.js";
 
 const data = JSON.parse(document.getElementById("builder").dataset.page);
@@ -177,7 +177,7 @@ const checking = button(t("Check"), async () => {
   await check.now();
   const number = model.problems.length;
   if (number) showProblem(model.problems[0]);
-  notice(number ? t("{number} problems", { number }) : t("Everything is in order."), number ? "fail" : "done");
+  notice(number ? problemCount(number) : t("Everything is in order."), number ? "fail" : "done");
 }, { symbol: "check", title: "K" });
 const simulating = button(t("Simulate"), () => simulateDialog(model, startPayload(), state.ports ?? {}, simulate), { symbol: "signal", title: "S" });
 const running = data.may.start
@@ -237,7 +237,7 @@ function drawFoot() {
   redo.disabled = !model.future.length;
   const errors = model.problems.filter((problem) => problem.severity === "error").length;
   const warnings = model.problems.length - errors;
-  const head = errors ? el("span", { class: "error" }, `● ${errors === 1 ? t("1 problem") : t("{number} problems", { number: errors })}`)
+  const head = errors ? el("span", { class: "error" }, `● ${problemCount(errors)}`)
     : warnings ? el("span", { class: "warning" }, `▲ ${warnings === 1 ? t("1 warning") : t("{number} warnings", { number: warnings })}`)
       : el("span", { class: "fine" }, `✓ ${t("No problems")}`);
   const line = (problem) => el("button", { type: "button", class: `as-link problem ${problem.severity}`, onclick: () => showProblem(problem), title: [problem.message, problem.hint].filter(Boolean).join(" ") },

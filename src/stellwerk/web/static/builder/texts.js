@@ -10,3 +10,8 @@ export function t(text, values) {
   const found = known[text] ?? text;
   return values ? found.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole)) : found;
 }
+
+/** How many problems there are, in words. */
+export function problemCount(number) {
+  return number === 1 ? t("1 problem") : t("{number} problems", { number });
+}

@@ -5,6 +5,8 @@ import { debounce, el } from "./dom.js";
 import { ask } from "./server.js";
 import { t } from "./texts.js";
 
+const PORTION = 60; // as many as the server answers at once
+
 export class Values {
   constructor(root, model, slug) {
     Object.assign(this, { root, model, slug });
@@ -39,18 +41,25 @@ export class Values {
     for (const slot of this.root.querySelectorAll("[data-live]")) if (!places.some((each) => each.slot === slot)) slot.hidden = true;
     if (!places.length || !this.context || (node.type === "trigger.row")) return;
     const number = ++this.number;
-    let answer;
-    try {
-      answer = await ask("POST", `/workflow-builder/${this.slug}/values`, {
-        run: this.run, context: this.sent, loop: this.model.loopAround(node.id),
-        items: places.map(({ field }) => ({ text: field.value, condition: field.dataset.condition !== undefined })),
-      });
-    } catch {
-      return; // the value is a help; the next stroke asks again
+    for (let first = 0; first < places.length; first += PORTION) {
+      const portion = places.slice(first, first + PORTION);
+      let answer;
+      try {
+        answer = await ask("POST", `/workflow-builder/${this.slug}/values`, {
+          run: this.run, context: this.sent, loop: this.model.loopAround(node.id),
+          items: portion.map(({ field }) => ({ text: field.value, condition: field.dataset.condition !== undefined })),
+        });
+      } catch {
+        return; // the value is a help; the next stroke asks again
+      }
+      if (number !== this.number) return; // a later question is under way
+      this.tell(portion, answer.values);
     }
-    if (number !== this.number) return; // a later question is under way
-    places.forEach(({ field, slot }, index) => {
-      const found = answer.values[index] ?? {};
+  }
+
+  tell(places, values) {
+    places.forEach(({ slot }, index) => {
+      const found = values[index] ?? {};
       slot.hidden = !("value" in found) && !found.error;
       slot.classList.toggle("wrong", Boolean(found.error));
       if (slot.hidden) return;
