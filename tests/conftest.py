@@ -37,8 +37,10 @@ def running_servers() -> Iterator[dict[int, servers.Server]]:
         server.stop()
 
 
-# What stands on verbs and views that have tests of their own on each version runs on one of them, half of it on each.
-EITHER_SERVER = {Path(__file__).parent / "web"}
+# The database's own tests run on every version. What stands above it, on verbs and views that are tested there, runs on
+# one version, half of it on each; with --full it runs on all of them.
+HERE = Path(__file__).parent
+EITHER_SERVER = {HERE, *(HERE / folder for folder in ("scenarios", "web", "worker"))}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,6 +58,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than there are cores: many of the slow tests wait for a clock, a browser or another process."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "server" in metafunc.fixturenames:
         versions = list(VERSIONS)
@@ -63,7 +70,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             versions = versions[:1]
         elif metafunc.definition.get_closest_marker("system_server"):
             versions = [version for version in versions if version < 18]
-        elif metafunc.definition.path.parent in EITHER_SERVER:
+        elif metafunc.definition.path.parent in EITHER_SERVER and not metafunc.config.getoption("full"):
             versions = [versions[zlib.crc32(metafunc.definition.nodeid.encode()) % len(versions)]]
         metafunc.parametrize("server", versions, indirect=True, scope="session", ids=lambda version: f"pg{version}")
 

@@ -47,7 +47,7 @@ def test_every_page_is_fit_to_be_seen(
         for theme in ("light", "dark"):
             dress(page, theme)
             page.screenshot(path=SCREENS / f"{place.name}-{language}-{theme}.png", full_page=True)
-            if language == "en":
+            if language == "en" and theme == "dark":
                 faults += [f"{place.name}, {theme}: {fault}" for fault in axe(page)]
         dress(page, "light" if language == "de" else "dark")
         page.set_viewport_size(NARROW)
