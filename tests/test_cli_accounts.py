@@ -116,9 +116,11 @@ def test_the_first_admin_gets_a_link_and_nobody_else(dsn, db, web):
     assert db.execute("select email, role from stellwerk.app_user").fetchall() == [(FIRST_ADMIN, "admin")]
 
 
-def test_a_database_with_users_gets_no_first_admin(dsn, db):
+def test_a_database_with_an_admin_gets_no_first_one(dsn, db):
     from stellwerk.cli.processes import first_invitation
 
-    db.execute("select stellwerk.add_user('ada@example.org', 'admin')")
+    db.execute("select stellwerk.add_user('petra@example.org', 'staff')")
     settings = Settings.from_environment({"DATABASE_URL": dsn})
+    assert first_invitation(settings, dsn, "http://127.0.0.1:1")
+    db.execute("select stellwerk.add_user('ada@example.org', 'admin')")
     assert first_invitation(settings, dsn, "http://127.0.0.1:1") is None

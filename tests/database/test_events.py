@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from database.watching import ORDERS, events, on_row, process, value, watch
 
+pytestmark = pytest.mark.every_server
+
 
 @pytest.fixture
 def orders(db, make_workflow):

@@ -18,6 +18,8 @@ from database.helpers import (
 )
 from psycopg.types.json import Jsonb
 
+pytestmark = pytest.mark.every_server
+
 VIEWS = (
     "run_overview",
     "step_timeline",

@@ -16,6 +16,8 @@ from psycopg.types.json import Jsonb
 
 from stellwerk.definition.cron import cron_fields
 
+pytestmark = pytest.mark.every_server
+
 # -- times ------------------------------------------------------------------------------------------------------------
 
 # Not where clocks are moved by half an hour: the library steps by whole ones there.

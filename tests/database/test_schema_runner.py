@@ -13,6 +13,8 @@ from stellwerk.database import schema
 from stellwerk.database.statements import split
 from stellwerk.errors import DatabaseUnavailable, MigrationFailed, SchemaOutdated
 
+pytestmark = pytest.mark.every_server
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:

@@ -24,7 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from stellwerk import json_text
 from stellwerk.cli.output import listing, progress, say
-from stellwerk.cli.processes import run_until_stopped
+from stellwerk.cli.processes import FIRST_ADMIN, first_invitation, run_until_stopped
 from stellwerk.database import pool, queue, schema
 from stellwerk.engine import Engine
 from stellwerk.errors import InvalidDefinition, StellwerkError, UsageError
@@ -62,6 +62,10 @@ class Example:
         """Its workflows."""
         return [json.loads(path.read_bytes()) for path in self.files()]
 
+    def admin(self) -> str:
+        """Who of its people may do everything."""
+        return next((user["email"] for user in self.script().get("users", []) if user["role"] == "admin"), FIRST_ADMIN)
+
     def script(self) -> dict[str, Any]:
         """Its story."""
         script: dict[str, Any] = json.loads((self.place / "story.json").read_bytes())
@@ -90,7 +94,7 @@ def demo(name: str, once: bool, port: int) -> None:
         progress(f"The story is not played here, for its clock runs ahead, and {reason}.")
         progress("`stellwerk demo --once` plays it in a database of its own.")
     if not once:
-        _stay(settings, dsn, port)
+        _stay(example, settings, dsn, port)
 
 
 def _migrate(dsn: str) -> None:
@@ -198,7 +202,7 @@ def _tell(example: Example, settings: Settings, dsn: str) -> None:
             )
 
 
-def _stay(settings: Settings, dsn: str, port: int) -> None:
+def _stay(example: Example, settings: Settings, dsn: str, port: int) -> None:
     """Worker and web in one process, by the real clock, until told to end."""
     from stellwerk.web.server import serve
     from stellwerk.worker.run import run_worker
@@ -207,7 +211,9 @@ def _stay(settings: Settings, dsn: str, port: int) -> None:
 
     async def invite(stop: asyncio.Event, ready: asyncio.Event) -> None:
         await _first(ready.wait(), stop.wait())
-        _invite(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        place = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        admin = example.admin()
+        _invite(place, admin, first_invitation(settings, dsn, place, admin))
         await stop.wait()
 
     def parts(stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
@@ -225,16 +231,22 @@ def _application(example: Example, dsn: str) -> pool.Connection:
     return psycopg.connect(dsn, autocommit=True, application_name=example.name, client_encoding="UTF8")
 
 
-def _invite(place: str) -> None:
+def _invite(place: str, admin: str, link: str | None) -> None:
     called = Path(sys.argv[0])
     program = str(called) if called.name == "stellwerk" and shutil.which("stellwerk") is None else "stellwerk"
     say()
-    say("From here on the clock is the real one, and a worker is running. In another terminal:")
+    say("From here on the clock is the real one; a worker and the pages are running.")
+    if link is None:
+        say(f"Log in at {place}/")
+    else:
+        say(f"Choose a password for {admin} and look around:")
+        say(f"  {link}")
+    say("Or in another terminal:")
     say(f"  {program} case list")
     say(f"  {program} run show 1")
     say(f"  {program} db psql")
     say(f"  curl -d name=Ada -d email=ada@example.org {place}/forms/default/kontakt")
-    say(f"The web process answers at {place}/healthz. Ctrl-C ends everything; the data stay.")
+    say("Ctrl-C ends everything; the data stay.")
     sys.stdout.flush()
 
 

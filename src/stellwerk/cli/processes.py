@@ -65,8 +65,9 @@ def up(
     )
 
 
-def first_invitation(settings: Settings, dsn: str, place: str) -> str | None:
-    """A link for the first admin, where nobody has ever been able to log in; an earlier link stops working."""
+def first_invitation(settings: Settings, dsn: str, place: str, admin: str = FIRST_ADMIN) -> str | None:
+    """A link for the first admin, where nobody has a password yet and no other admin is there to invite people; an
+    earlier link stops working."""
     from stellwerk.cli.user import invitation_link
     from stellwerk.engine import Engine
     from stellwerk.web.access import digest, new_secret
@@ -74,17 +75,19 @@ def first_invitation(settings: Settings, dsn: str, place: str) -> str | None:
     with pool.connect(settings, dsn=dsn) as connection:
         engine = Engine(connection)
         users = engine.rows(
-            "select u.email, exists (select from stellwerk.user_password p where p.tenant_id = u.tenant_id) as entered"
+            "select u.email, u.role,"
+            " exists (select from stellwerk.user_password p where p.tenant_id = u.tenant_id) as entered"
             " from stellwerk.app_user u where u.tenant_id = stellwerk.current_tenant_id()"
         )
-        if any(user["entered"] or user["email"] != FIRST_ADMIN for user in users):
+        known = {user["email"] for user in users}
+        if any(user["entered"] or (user["role"] == "admin" and user["email"] != admin) for user in users):
             return None
         if not engine.value("select (stellwerk.current_person(stellwerk.current_tenant_id())).admin"):
             return None  # whoever runs this may not manage users: somebody else lets the first one in
-        if not users:
-            engine.add_user(FIRST_ADMIN, "admin")
+        if admin not in known:
+            engine.add_user(admin, "admin")
         secret = new_secret(int(engine.value("select stellwerk.current_tenant_id()")))
-        engine.invite_user(FIRST_ADMIN, digest(secret))
+        engine.invite_user(admin, digest(secret))
     return invitation_link(settings.base_url if os.environ.get("STELLWERK_BASE_URL") else place, secret)
 
 
