@@ -37,6 +37,11 @@ def running_servers() -> Iterator[dict[int, servers.Server]]:
         server.stop()
 
 
+# The database's own tests run on every version. What stands above it, on verbs and views that are tested there, runs on
+# one version, half of it on each; with --full it runs on all of them.
+ON_EVERY_SERVER = Path(__file__).parent / "database"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="Run the long tests at their full length.")
     parser.addoption(
@@ -64,7 +69,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             versions = versions[:1]
         elif metafunc.definition.get_closest_marker("system_server"):
             versions = [version for version in versions if version < 18]
-        elif not metafunc.config.getoption("full") and not metafunc.definition.get_closest_marker("every_server"):
+        elif metafunc.definition.path.parent != ON_EVERY_SERVER and not metafunc.config.getoption("full"):
             versions = [versions[zlib.crc32(metafunc.definition.nodeid.encode()) % len(versions)]]
         metafunc.parametrize("server", versions, indirect=True, scope="session", ids=lambda version: f"pg{version}")
 

@@ -88,13 +88,13 @@ PLACES = (
     Place(
         "task",
         "/tasks/{task_id:int}",
-        "select task_id from stellwerk.user_task where claimed_by = 'admin@example.org'",
+        "select task_id from stellwerk.user_task order by (claimed_by = 'admin@example.org') is true desc, task_id limit 1",
     ),
     Place("cases", "/backoffice"),
     Place(
         "case",
         "/backoffice/{case_id:int}",
-        "select case_id from stellwerk.backoffice_case where status = 'rückruf' order by case_id limit 1",
+        "select case_id from stellwerk.backoffice_case where assignee = 'petra@example.org' order by case_id limit 1",
     ),
     Place("users", "/settings/users"),
     Place("audit", "/audit"),

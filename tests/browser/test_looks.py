@@ -2,7 +2,8 @@
 
     pytest tests/browser/test_looks.py -n 0
 
-leaves a picture of every page in both languages, both themes and on a narrow screen in build/screens.
+leaves a picture of every page in both languages and both themes, and of the German one on a narrow screen, whose words
+are the longest, in build/screens.
 """
 
 from __future__ import annotations
@@ -49,13 +50,14 @@ def test_every_page_is_fit_to_be_seen(
             page.screenshot(path=SCREENS / f"{place.name}-{language}-{theme}.png", full_page=True)
             if language == "en" and theme == "dark":
                 faults += [f"{place.name}, {theme}: {fault}" for fault in axe(page)]
-        dress(page, "light" if language == "de" else "dark")
+        if language == "en":
+            continue
+        dress(page, "light")
         page.set_viewport_size(NARROW)
-        page.screenshot(path=SCREENS / f"{place.name}-{language}-narrow.png", full_page=True)
+        page.screenshot(path=SCREENS / f"{place.name}-narrow.png", full_page=True)
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             faults.append(f"{place.name}, narrow: wider than the screen")
-        if language == "de":
-            faults += [f"{place.name}, narrow: {fault}" for fault in axe(page)]
+        faults += [f"{place.name}, narrow: {fault}" for fault in axe(page)]
         page.set_viewport_size(WIDE)
     assert not faults, "\n".join(faults)
 

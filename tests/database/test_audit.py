@@ -8,8 +8,6 @@ from database.helpers import START, Worker, call, document, node, run, start, tr
 from database.watching import ORDERS, on_row, watch
 from psycopg.types.json import Jsonb
 
-pytestmark = pytest.mark.every_server
-
 LINEAR = document("linear", [START, transform("done", "{{ trigger.payload.n }}")], ["start -> done"])
 SLOW = document("slow", [START, node("wait", "logic.wait", {"for": "P1D"})], ["start -> wait"])
 

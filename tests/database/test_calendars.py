@@ -12,8 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
-pytestmark = pytest.mark.every_server
-
 OFFICE = {"mon-thu": [["09:00", "13:00"], ["14:00", "18:00"]], "fri": [["09:00", "13:00"]]}
 
 

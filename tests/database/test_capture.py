@@ -11,8 +11,6 @@ import psycopg
 import pytest
 from database.watching import ORDERS, acting_as, events, on_row, process, value, watch
 
-pytestmark = pytest.mark.every_server
-
 
 @pytest.fixture
 def orders(db, make_workflow):

@@ -10,8 +10,6 @@ from database.test_case_editing import refused, value
 
 from stellwerk.worker.exports import as_csv
 
-pytestmark = pytest.mark.every_server
-
 NAMES = ["Anna Berger", "Mira Kowalski", "Jonas O'Weber", "Annette Berg"]
 CELLS = [
     *(("-5", "-5"), ("-5.25", "-5.25"), ("7", "7"), ("", ""), ("plain", "plain")),

@@ -9,8 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-pytestmark = pytest.mark.every_server
-
 CASES = json.loads((Path(__file__).resolve().parent.parent / "cases" / "trigger_conditions.json").read_text())
 
 

@@ -6,8 +6,6 @@ import psycopg
 import pytest
 from database.watching import value
 
-pytestmark = pytest.mark.every_server
-
 TABLE = """
     create type mood as enum ('sad', 'ok', 'happy');
     create domain amount as numeric check (value > 0);

@@ -8,8 +8,6 @@ import psycopg
 import pytest
 from database.watching import ORDERS, events, on_row, process, value, watch
 
-pytestmark = pytest.mark.every_server
-
 
 @pytest.fixture
 def orders(db, make_workflow):

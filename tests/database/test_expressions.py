@@ -18,8 +18,6 @@ from stellwerk.definition.jsonpath import jsonpath_of
 from stellwerk.definition.places import Places
 from stellwerk.definition.problems import Problems
 
-pytestmark = pytest.mark.every_server
-
 CASES = json.loads((Path(__file__).parent.parent / "cases" / "evaluation.json").read_text())
 QUIET = [
     HealthCheck.function_scoped_fixture,

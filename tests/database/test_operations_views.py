@@ -18,8 +18,6 @@ from database.helpers import (
 )
 from psycopg.types.json import Jsonb
 
-pytestmark = pytest.mark.every_server
-
 VIEWS = (
     "run_overview",
     "step_timeline",

@@ -21,8 +21,6 @@ from database.housekeeping import (
     use_numbers,
 )
 
-pytestmark = pytest.mark.every_server
-
 MIGRATION = Path(__file__).parents[2] / "migrations" / "0010_retention.sql"
 OF_RUNS = ("run", "step", "step_attempt", "scope", "loop")
 PARTITIONED = (*OF_RUNS, "event", "audit_log")

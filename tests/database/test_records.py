@@ -6,8 +6,6 @@ import psycopg
 import pytest
 from database.helpers import START, document, node, run, start, states, transform
 
-pytestmark = pytest.mark.every_server
-
 TABLE = """
 create schema shop;
 create table shop.customer (id bigint generated always as identity primary key, name text not null unique, "Odd ""Name" int,

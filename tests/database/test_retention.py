@@ -10,8 +10,6 @@ from database.helpers import FAILURE, START, Worker, call, document, node, run, 
 from database.housekeeping import LINEAR, RICH, SIZE, count, house, many_ended_runs, use_numbers
 from database.watching import ORDERS, on_row, watch
 
-pytestmark = pytest.mark.every_server
-
 KEPT = {"event", "backoffice_case", "case_history", "notification"}
 """Tables with a run_id whose rows outlive the run."""
 

@@ -10,8 +10,6 @@ from database.helpers import START, document, node, run, start, states, steps, t
 
 from stellwerk.errors import StellwerkError
 
-pytestmark = pytest.mark.every_server
-
 __all__ = ["appointment", "waiting_run"]
 
 

@@ -10,8 +10,6 @@ import pytest
 from database.helpers import START, call, document, node, run, start, states, steps, transform
 from psycopg.types.json import Jsonb
 
-pytestmark = pytest.mark.every_server
-
 
 @pytest.fixture
 def linear(make_workflow):

@@ -16,8 +16,6 @@ from psycopg.types.json import Jsonb
 
 from stellwerk.definition.cron import cron_fields
 
-pytestmark = pytest.mark.every_server
-
 # -- times ------------------------------------------------------------------------------------------------------------
 
 # Not where clocks are moved by half an hour: the library steps by whole ones there.

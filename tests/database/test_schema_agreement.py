@@ -6,11 +6,7 @@ import json
 import random
 from typing import Any
 
-import pytest
-
 from stellwerk.definition.schemas import schema_faults, value_faults
-
-pytestmark = pytest.mark.every_server
 
 CASES = 3000
 DEEPEST = 3

@@ -13,8 +13,6 @@ from stellwerk.database import schema
 from stellwerk.database.statements import split
 from stellwerk.errors import DatabaseUnavailable, MigrationFailed, SchemaOutdated
 
-pytestmark = pytest.mark.every_server
-
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:

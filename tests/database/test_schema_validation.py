@@ -9,8 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-pytestmark = pytest.mark.every_server
-
 CASES = json.loads((Path(__file__).parent.parent / "cases" / "json_schema.json").read_text())["values"]
 
 

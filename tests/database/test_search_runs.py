@@ -10,8 +10,6 @@ from database.helpers import START, document, node, start, transform
 
 from stellwerk import errors
 
-pytestmark = pytest.mark.every_server
-
 
 @pytest.fixture
 def runs(db: Any, make_workflow: Any, run_all: Any) -> dict[str, int]:

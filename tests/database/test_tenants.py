@@ -6,8 +6,6 @@ import psycopg
 import pytest
 from database.helpers import START, document, start
 
-pytestmark = pytest.mark.every_server
-
 
 @pytest.fixture
 def other(db, make_workflow, run_all):

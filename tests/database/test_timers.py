@@ -12,8 +12,6 @@ import pytest
 from database.clock import set_clock, shift, tick
 from database.helpers import START, document, node, run, start, states, transform
 
-pytestmark = pytest.mark.every_server
-
 
 def timer_workflow(slug="timers", config=None, type_="logic.wait", **more):
     nodes = [START, node("w", type_, config or {"until": "{{ trigger.payload.at }}"}),

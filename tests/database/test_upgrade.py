@@ -15,8 +15,6 @@ from psycopg.types.json import Jsonb
 
 from stellwerk.database.schema import migrate
 
-pytestmark = pytest.mark.every_server
-
 APPLICATION = """
 create schema shop;
 create table shop.orders (id bigint generated always as identity primary key, name text not null);

@@ -19,8 +19,6 @@ from database.helpers import (
 )
 from psycopg.types.json import Jsonb
 
-pytestmark = pytest.mark.every_server
-
 FAST = {"interval": "PT0S", "backoff": 1, "jitter": False}
 
 

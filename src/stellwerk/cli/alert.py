@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from stellwerk import gallery
 from stellwerk.cli.connection import engine
 from stellwerk.cli.output import JSON, listing, say
 
@@ -63,6 +62,8 @@ def set_(
     off: bool = typer.Option(False, "--off", help="Keep the rule, but do not look."),
 ) -> None:
     """Make a rule, or replace the one of that name."""
+    from stellwerk import gallery  # here, because the compiler takes a while to load
+
     with engine() as stellwerk:
         stellwerk.value(
             "select stellwerk.set_alert_rule(name => %s, kind => %s, threshold => %s, workflow => %s,"

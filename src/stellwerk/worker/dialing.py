@@ -8,6 +8,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import httpcore2
@@ -127,13 +128,19 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
+@cache
+def trusted_tls() -> ssl.SSLContext:
+    """Trusts the usual authorities; read once, for that takes some 50 ms."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
 class CheckedTransport(httpx2.AsyncHTTPTransport):
     """httpx's own transport over a pool whose connections are opened by the checking backend."""
 
-    def __init__(self, backend: httpcore2.AsyncNetworkBackend, tls: ssl.SSLContext | None, connections: int) -> None:
-        super().__init__(verify=tls if tls is not None else True, trust_env=False)
+    def __init__(self, backend: httpcore2.AsyncNetworkBackend, tls: ssl.SSLContext, connections: int) -> None:
+        super().__init__(verify=tls, trust_env=False)
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=tls if tls is not None else httpx2.create_ssl_context(trust_env=False),
+            ssl_context=tls,
             max_connections=connections,
             max_keepalive_connections=20,
             keepalive_expiry=5.0,

@@ -26,7 +26,16 @@ import httpx2
 
 from stellwerk.executors.base import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, Answer, ExecutorError
 from stellwerk.worker.addresses import AllowedHosts, is_ambiguous, literal, normal
-from stellwerk.worker.dialing import Addresses, Blocked, CheckedBackend, CheckedTransport, Resolver, refusal, resolve
+from stellwerk.worker.dialing import (
+    Addresses,
+    Blocked,
+    CheckedBackend,
+    CheckedTransport,
+    Resolver,
+    refusal,
+    resolve,
+    trusted_tls,
+)
 from stellwerk.worker.mail_server import MailServer
 
 CONNECT_SECONDS = 10.0
@@ -62,8 +71,10 @@ class Gate:
         self.allowed = AllowedHosts.parse(allowed_hosts)
         self._addresses = Addresses(self.allowed, resolver)
         self._tls = tls
+        trusted = tls if tls is not None else trusted_tls()
         self._client = httpx2.AsyncClient(
-            transport=CheckedTransport(CheckedBackend(self._addresses), tls, max_connections),
+            transport=CheckedTransport(CheckedBackend(self._addresses), trusted, max_connections),
+            verify=trusted,
             trust_env=False,
             follow_redirects=False,
             headers={"User-Agent": "stellwerk", "Accept": "*/*", "Accept-Encoding": "gzip, deflate"},
