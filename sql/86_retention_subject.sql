@@ -246,9 +246,8 @@ begin
   update stellwerk.run_message m
      set data = case when m.data ? 'error' then jsonb_build_object('error', stellwerk.forget_error(m.data -> 'error'))
                      when m.data ? 'output' then jsonb_build_object('output', c_gone) else '{}' end
-                || case when m.data ? 'port' then jsonb_build_object('port', m.data -> 'port') else '{}' end
-                || case when m.data ? 'compensate' then jsonb_build_object('compensate', m.data -> 'compensate') else '{}' end
-                || case when m.data ? 'by' then jsonb_build_object('by', m.data -> 'by') else '{}' end
+                || coalesce((select jsonb_object_agg(e.key, e.value) from jsonb_each(m.data) e
+                              where e.key in ('port', 'compensate', 'by', 'child', 'task')), '{}')
    where m.tenant_id = p_tenant_id and m.run_id = any (p_run_ids);
   update stellwerk.wait w set correlation = replace(w.correlation, p_value, v_alias)
    where w.tenant_id = p_tenant_id and w.run_id = any (p_run_ids) and position(p_value in w.correlation) > 0;
