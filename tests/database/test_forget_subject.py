@@ -176,3 +176,17 @@ def test_another_tenants_data_are_not_found(db, make_workflow, run_all):
         == []
     )
     assert "run" in places_with(db, "ada@")
+
+
+def test_an_end_that_is_still_to_be_heard_of_keeps_whom_it_is_about(db, make_workflow, run_all):
+    make_workflow(document("order", [START, node("wait", "logic.wait", {"for": "P1D"})], ["start -> wait"]))
+    run_id = start(db, "order", {"customer": "ada@example.org"})
+    run_all(db)
+    db.execute(
+        "insert into stellwerk.run_message (tenant_id, run_id, step_id, kind, data, held)"
+        " select 1, s.run_id, s.step_id, 'complete', %s, true from stellwerk.step s where s.run_id = %s and s.node_id = 'wait'",
+        ['{"child": 77, "task": 5, "port": "next", "output": {"customer": "ada@example.org"}}', run_id],
+    )
+    db.execute("select stellwerk.forget_subject('customer', 'ada@example.org', dry_run => false, include_live => true)")
+    kept = db.execute("select data from stellwerk.run_message where run_id = %s", [run_id]).fetchone()
+    assert kept == ({"child": 77, "task": 5, "port": "next", "output": {"forgotten": True}},)
