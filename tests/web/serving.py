@@ -6,10 +6,9 @@ import asyncio
 import threading
 import time
 
-import uvicorn
 from litestar import Litestar
 
-from stellwerk.web.server import Server, listen
+from stellwerk.web.server import Server, configuration, listen
 
 
 class Serving:
@@ -19,9 +18,7 @@ class Serving:
         self.app = app
         listener = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self._server = Server(
-            uvicorn.Config(app, http="httptools", log_level="warning", lifespan="on", timeout_graceful_shutdown=3)
-        )
+        self._server = Server(configuration(app))
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._server.serve(sockets=[listener])), name="web", daemon=True
         )

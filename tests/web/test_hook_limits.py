@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from web.alike import said, without_name
-from web.processes import web_processes
 
 from stellwerk.integrations import signatures
 
@@ -23,12 +22,11 @@ def addresses():
 
 
 @pytest.fixture
-def place(dsn, settings, source):
-    """Host and port of a web process that has the source."""
+def place(serving, source):
+    """Host and port of a web server that has the source."""
     source("shop")
-    with web_processes(dsn, settings, 1) as (address,):
-        parts = urlsplit(address)
-        yield parts.hostname, parts.port
+    parts = urlsplit(serving.url)
+    return parts.hostname, parts.port
 
 
 def talk(place, path: str, headers: dict[str, str], *pieces: bytes, hang_up: bool = False) -> tuple[int, str, bytes]:

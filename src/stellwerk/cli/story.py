@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
+import functools
 import json
 import re
 import time
 import zoneinfo
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import httpx2
 import psycopg
@@ -29,6 +30,9 @@ from stellwerk.engine import Engine
 from stellwerk.errors import StellwerkError
 from stellwerk.integrations import sealing, signatures
 from stellwerk.settings import Settings
+
+if TYPE_CHECKING:
+    from litestar import Litestar
 
 MOST_TURNS = 1000
 WHO = 15
@@ -239,11 +243,18 @@ class Story:
         if answer.status_code != 202:
             raise StellwerkError(f"POST {path} was answered {answer.status_code}", answer.text)
 
-    async def _posted(self, path: str, request: Mapping[str, Any]) -> httpx2.Response:
-        """By the web application itself, in this process: there is no network between."""
+    @functools.cached_property
+    def _web(self) -> Litestar:
         from stellwerk.web.app import make_app
 
-        app = make_app(self._dsn, self._settings)
+        return make_app(self._dsn, self._settings)
+
+    async def _posted(self, path: str, request: Mapping[str, Any]) -> httpx2.Response:
+        """By the web application itself, in this process: there is no network between."""
+        from stellwerk.web.app import use_database
+
+        app = self._web
+        use_database(app, self._dsn, self._settings)  # its connections end with each post
         transport = httpx2.ASGITransport(app=cast(Any, app))
         async with app.lifespan(), httpx2.AsyncClient(transport=transport, base_url="http://demo") as client:
             return await client.post(path, **request)

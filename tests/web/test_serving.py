@@ -1,0 +1,18 @@
+"""The socket that the application is served on."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from stellwerk.web.server import listen
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_what_is_accepted_sends_at_once(host: str) -> None:
+    """asyncio asks for it only on sockets that name their protocol, which those of `create_server` do not."""
+    with listen(host, 0) as listener, socket.create_connection(listener.getsockname()[:2], 5):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
