@@ -18,7 +18,9 @@ lines are for the eye alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fnmatch
+import io
 import os
 import re
 import shlex
@@ -31,6 +33,8 @@ from typing import Any
 
 import psycopg
 import pytest
+
+from stellwerk.cli import execute
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
@@ -127,27 +131,22 @@ class Reader:
     def command(self, command: str) -> str:
         program, *arguments = shlex.split(command)
         assert program == "stellwerk", f"only stellwerk is run, not {program}"
-        done = subprocess.run(
-            [sys.executable, "-m", "stellwerk", *arguments],
-            env={**os.environ, "DATABASE_URL": self.dsn},
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            timeout=60,
-            check=False,
-        )
-        return done.stdout
+        said = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+        with contextlib.chdir(self.folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            execute(arguments)
+        return said.buffer.getvalue().decode()  # type: ignore[attr-defined]
 
     def settle(self) -> None:
-        """Carry everything to its end, as a worker would that the reader has running."""
-        for _ in range(20):
+        """Carry everything as far as it goes, as a worker would that the reader has running."""
+        left: list[int] = []
+        while True:
             self.run_all(self.connection)
-            row = self.connection.execute(
-                "select count(*) from stellwerk.step where state = 'queued' and runs_in = 'worker' and due_at is null"
-            ).fetchone()
-            if row == (0,):
+            queued = self.connection.execute(
+                "select step_id from stellwerk.step where state = 'queued' and runs_in = 'worker' and due_at is null order by 1"
+            ).fetchall()
+            if not queued or [number for (number,) in queued] == left:  # what is left waits for its turn
                 return
+            left = [number for (number,) in queued]
             from stellwerk.settings import Settings
             from stellwerk.worker.run import run_worker
 
@@ -156,7 +155,8 @@ class Reader:
 
 @pytest.mark.one_server
 @pytest.mark.parametrize("page", [page for page in PAGES if is_run(page)], ids=name_of)
-def test_a_page_does_what_it_says(page, dsn, tmp_path, run_all):
+def test_a_page_does_what_it_says(page, dsn, tmp_path, run_all, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", dsn)
     reader = Reader(dsn, tmp_path, run_all)
     with reader.connection:
         for block in blocks(page):

@@ -34,7 +34,7 @@ from stellwerk.database.schema import migrate
 from stellwerk.web.app import make_app
 
 ROLES = {"admin": "admin0@example.org", "staff": "staff0@example.org"}
-WARM = 3  # of each, not counted: connections are opened, statements planned, templates compiled
+WARM = 3  # of each at most, not counted: connections are opened, statements planned, templates compiled
 
 
 class Work:
@@ -144,16 +144,17 @@ def measure(where: Where, times: int, depth: int, only: str | None, busy: bool) 
     app = make_app(where.dsn)
     with where.connect() as connection:
         draw = things(connection)
+    warm = min(WARM, times)
     measured = [Measured(p, busy) for p in places(app) if only is None or re.search(only, p.title)]
     with web(where) as (pid, port):
         work = Work(where, pid)
         browsers = {role: Browser(port, log_in(where, port, email)) for role, email in ROLES.items()}
-        turns = [m for m in measured for _ in range((depth if m.place.pages else times) + WARM)]
+        turns = [m for m in measured for _ in range((depth if m.place.pages else times) + warm)]
         random.shuffle(turns)
         asked: dict[int, int] = {}
         for one in turns:
             asked[id(one)] = asked.get(id(one), 0) + 1
-            _ask(browsers[one.place.role], one, draw, work, counts=asked[id(one)] > WARM)
+            _ask(browsers[one.place.role], one, draw, work, counts=asked[id(one)] > warm)
     return measured
 
 
