@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import testing.postgresql
@@ -117,6 +119,7 @@ class Server:
         self.binaries = folder
         self._numbers = itertools.count(1)
         self._migrated = False
+        self._superuser: psycopg.Connection[Any] | None = None
         self._fresh: list[str] = []
         self.shared: list[str] = []
         self.counts_statements = count_statements and self._has_library("plpgsql_check")
@@ -147,10 +150,18 @@ class Server:
     def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
         return f"postgresql://{user}@127.0.0.1:{self._process.settings['port']}/{database}"
 
-    def execute(self, statement: str | sql.Composed) -> None:
-        """A statement of the superuser, outside a transaction."""
-        with psycopg.connect(self.dsn(), autocommit=True) as connection:
-            connection.execute(statement)
+    def execute(self, statement: str | sql.Composed, parameters: Sequence[Any] | None = None) -> psycopg.Cursor[Any]:
+        """A statement of the superuser, outside a transaction; all of them over one connection."""
+        try:
+            return self._connection().execute(statement, parameters)
+        except psycopg.OperationalError:  # the server was started anew, or threw out who was connected
+            self._superuser = None
+            return self._connection().execute(statement, parameters)
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        if self._superuser is None or self._superuser.closed:
+            self._superuser = psycopg.connect(self.dsn(), autocommit=True)
+        return self._superuser
 
     def database(self, *, migrated: bool = True, owner: str = "postgres") -> str:
         """A new database's connection string; it goes with the server, or with `drop`."""
@@ -172,8 +183,7 @@ class Server:
     def fresh_databases(self) -> list[str]:
         """The databases that were made since the last call or are shared, as far as they are still there."""
         made, self._fresh = self._fresh, list(self.shared)
-        with psycopg.connect(self.dsn(), autocommit=True) as connection:
-            rows = connection.execute("select datname from pg_database where datname = any (%s)", [made]).fetchall()
+        rows = self.execute("select datname from pg_database where datname = any (%s)", [made]).fetchall()
         return [self.dsn(name) for (name,) in rows]
 
     def migrate_template(self) -> None:
@@ -184,7 +194,10 @@ class Server:
                 # The profiler cannot bear cursors on transition tables, which this function opens.
                 with psycopg.connect(self.dsn(self.template), autocommit=True) as connection:
                     connection.execute("alter function stellwerk.capture_statement() set plpgsql_check.profiler = off")
+                    connection.execute("create extension plpgsql_check")
             self._migrated = True
 
     def stop(self) -> None:
+        if self._superuser is not None:
+            self._superuser.close()
         self._process.stop(signal.SIGQUIT)  # at once: nothing of it is kept

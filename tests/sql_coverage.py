@@ -33,7 +33,7 @@ RUN = """
   with called as materialized (
     select f.funcoid from plpgsql_profiler_functions_all() f
       join pg_proc p on p.oid = f.funcoid
-     where p.pronamespace = 'stellwerk'::regnamespace)
+     where p.pronamespace = 'stellwerk'::regnamespace and f.funcoid::text <> all (%s))
   select c.funcoid::text, s.stmtid
     from called c
    cross join lateral plpgsql_profiler_function_statements_tb(c.funcoid) s
@@ -41,6 +41,8 @@ RUN = """
 """
 
 _run: set[tuple[str, int]] = set()
+_missing: dict[str, set[int]] = {}  # of functions whose statements have all been run nothing is read any more
+_prepared: set[servers.Server] = set()
 _all: dict[tuple[str, int], tuple[int, str]] = {}
 
 
@@ -64,16 +66,26 @@ def harvest(server: servers.Server) -> None:
     for dsn in server.fresh_databases():
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("set plpgsql_check.profiler = off")
-            if connection.execute("select to_regnamespace('stellwerk')").fetchone() == (None,):
+            there = connection.execute(
+                "select to_regnamespace('stellwerk') is null, to_regproc('plpgsql_profiler_functions_all') is null"
+            ).fetchone()
+            if there is None or there[0]:
                 continue
-            connection.execute("create extension if not exists plpgsql_check")
+            if there[1]:  # not made from the template
+                connection.execute("create extension plpgsql_check")
             if not _all:
                 for name, line, number, kind in connection.execute(STATEMENTS):
                     _all[name, number] = (line, kind)
-            _run.update(connection.execute(RUN).fetchall())
+                    _missing.setdefault(name, set()).add(number)
+            whole = [name for name, missing in _missing.items() if not missing]
+            for name, number in connection.execute(RUN, [whole]):
+                _run.add((name, number))
+                _missing.get(name, set()).discard(number)
             counted = True
     if counted:
-        server.execute("create extension if not exists plpgsql_check")
+        if server not in _prepared:
+            server.execute("create extension if not exists plpgsql_check")
+            _prepared.add(server)
         server.execute("select plpgsql_profiler_reset_all()")
 
 
