@@ -132,7 +132,7 @@ CANNOT_JUDGE = {
 
 @pytest.mark.system_server
 def test_plpgsql_check_finds_nothing(db):
-    db.execute("create extension plpgsql_check")
+    db.execute("create extension if not exists plpgsql_check")
     found = db.execute("""
         select p.proname, c.sqlstate, c.lineno, c.level, c.message, c.detail
           from pg_proc p

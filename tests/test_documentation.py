@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import fnmatch
 import io
+import logging
 import os
 import re
 import shlex
@@ -132,8 +133,13 @@ class Reader:
         program, *arguments = shlex.split(command)
         assert program == "stellwerk", f"only stellwerk is run, not {program}"
         said = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
-        with contextlib.chdir(self.folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            execute(arguments)
+        handlers, level = logging.root.handlers[:], logging.root.level
+        try:
+            with contextlib.chdir(self.folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                execute(arguments)
+        finally:  # what a command logs goes no further than to its reader
+            logging.root.handlers[:] = handlers
+            logging.root.setLevel(level)
         return said.buffer.getvalue().decode()  # type: ignore[attr-defined]
 
     def settle(self) -> None:
