@@ -29,7 +29,7 @@ comment on function stellwerk.search_runs(text, text[], timestamptz, timestamptz
 -- What no index finds is looked at run by run, newest first, so many for a page at most. Thus a page is there soon whatever it asks for.
 create or replace function stellwerk.look_for_runs(
   workflow text default null, states text[] default null, since timestamptz default null, until timestamptz default null, key text default null,
-  words text default null, before bigint default null, most integer default 50, depth integer default 3000)
+  words text default null, before bigint default null, most integer default 50, depth integer default 2000)
 returns table (run_id bigint, found boolean)
 language plpgsql stable security definer  -- under row-level security the index of words would not be used
 set search_path = '' set jit = off set plan_cache_mode = force_custom_plan as $$
@@ -98,9 +98,9 @@ comment on function stellwerk.look_for_runs(text, text[], timestamptz, timestamp
 create or replace function stellwerk.runs_with_words(p_tenant_id bigint, p_query tsquery, p_first bigint, p_last bigint, p_done bigint)
 returns bigint[] language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan as $$
 declare
-  c_newest   constant integer := 2000;
-  c_frequent constant integer := 10;  -- of these
-  c_many     constant integer := 3000;
+  c_newest   constant integer := 1000;
+  c_frequent constant integer := 5;  -- of these
+  c_many     constant integer := 2000;
   v_runs     bigint[];
 begin
   if (select count(*) from (select t.words from stellwerk.run_text t where t.tenant_id = p_tenant_id and t.run_id between p_first and p_last
