@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import fnmatch
 import io
-import logging
 import os
 import re
 import shlex
@@ -34,6 +33,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from logging_kept import logging_kept
 
 from stellwerk.cli import execute
 
@@ -133,13 +133,13 @@ class Reader:
         program, *arguments = shlex.split(command)
         assert program == "stellwerk", f"only stellwerk is run, not {program}"
         said = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
-        handlers, level = logging.root.handlers[:], logging.root.level
-        try:
-            with contextlib.chdir(self.folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                execute(arguments)
-        finally:  # what a command logs goes no further than to its reader
-            logging.root.handlers[:] = handlers
-            logging.root.setLevel(level)
+        with (
+            logging_kept(),
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
+            execute(arguments)
         return said.buffer.getvalue().decode()  # type: ignore[attr-defined]
 
     def settle(self) -> None:
