@@ -16,10 +16,6 @@ from litestar.routes import HTTPRoute
 Things = dict[str, Any]
 
 PAGE_GOAL, DASHBOARD_GOAL = 100.0, 200.0
-DASHBOARDS = (
-    "/",
-    "/api/workflows/analytics/overview",
-)  # figures of everything at once; all else is a list, or of one thing
 STREAMS = "streams and files, which end when they are read: /live/… is measured by listeners.py, files grow with what is asked for"
 LIVE = {"/live/runs/{run_id}", "/live/overview", "/live/dashboard", "/live/tasks", "/live/cases"}  # never end
 LEFT_OUT = {
@@ -115,7 +111,7 @@ class Place:
 
     @property
     def goal(self) -> float:
-        return DASHBOARD_GOAL if self.route in DASHBOARDS else PAGE_GOAL
+        return DASHBOARD_GOAL if self.route == "/" else PAGE_GOAL
 
     @property
     def is_api(self) -> bool:

@@ -276,15 +276,14 @@ def test_a_mail_goes_out_once_the_server_is_back_and_once_only(db, make_workflow
     port = free_port()
     ask(db, make_workflow(deciding("back", {"assignee": ADA})), None, run_all)
     start_worker({}, smtp_url=f"smtp://127.0.0.1:{port}")
-    wait_until(lambda: outbox(db)[0][1:3] == ("queued", 1))
+    # Counted when it begins: it has to have failed as well, or it may yet find the server there.
+    wait_until(lambda: outbox(db)[0][1:3] == ("queued", 1) and outbox(db)[0][3])
     handler = Mailbox()
     server = Controller(handler, hostname="127.0.0.1", port=port)
     server.start()
     try:
         try_again_now(db, wait_until)
-        wait_until(lambda: outbox(db)[0][1] == "sent")
-        [(_, _, attempts, error)] = outbox(db)
-        assert (attempts >= 2, error) == (True, None)  # more where the server took long to come back
+        wait_until(lambda: outbox(db) == [(ADA, "sent", 2, None)])
         db.execute("update stellwerk.message set due_at = now()")
         db.execute("select stellwerk.tick()")
         assert db.execute("select stellwerk.requeue_messages(1)").fetchone() == (0,)
