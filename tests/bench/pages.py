@@ -228,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         + ", ".join(f"{count:,} of {name}" for name, count in counts.items())
     )
     print(
-        f"goal: p95 under {100} ms, under {200} ms those of the dashboard and of the API's figures of all workflows; left out: {', '.join(sorted(LEFT_OUT))} ({STREAMS})\n"
+        f"goal: p95 under {100} ms, the dashboard's under {200} ms; left out: {', '.join(sorted(LEFT_OUT))} ({STREAMS})\n"
     )
     print(
         f"{'':8}{'p50':>8}{'p95':>8}{'max':>8}{'work50':>8}{'work95':>8}{'KB':>8}{'times':>6}  milliseconds at the client; of cores' work"
