@@ -138,6 +138,8 @@ class Server:
             postgres_args="-h 127.0.0.1 " + " ".join(f"-c {name}={value}" for name, value in settings.items()),
             boot_timeout=60.0,
         )
+        if self.counts_statements:
+            self.execute("create extension plpgsql_check")
 
     def _has_library(self, name: str) -> bool:
         return has_library(self.binaries, name)
@@ -152,13 +154,15 @@ class Server:
 
     def execute(self, statement: str | sql.Composed, parameters: Sequence[Any] | None = None) -> psycopg.Cursor[Any]:
         """A statement of the superuser, outside a transaction; all of them over one connection."""
+        connection = self._connected()
         try:
-            return self._connection().execute(statement, parameters)
-        except psycopg.OperationalError:  # the server was started anew, or threw out who was connected
-            self._superuser = None
-            return self._connection().execute(statement, parameters)
+            return connection.execute(statement, parameters)
+        except psycopg.OperationalError:
+            if not connection.closed:  # else the server was started anew, or threw out who was connected
+                raise
+        return self._connected().execute(statement, parameters)
 
-    def _connection(self) -> psycopg.Connection[Any]:
+    def _connected(self) -> psycopg.Connection[Any]:
         if self._superuser is None or self._superuser.closed:
             self._superuser = psycopg.connect(self.dsn(), autocommit=True)
         return self._superuser

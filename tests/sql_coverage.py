@@ -41,8 +41,6 @@ RUN = """
 """
 
 _run: set[tuple[str, int]] = set()
-_missing: dict[str, set[int]] = {}  # of functions whose statements have all been run nothing is read any more
-_prepared: set[servers.Server] = set()
 _all: dict[tuple[str, int], tuple[int, str]] = {}
 
 
@@ -76,16 +74,11 @@ def harvest(server: servers.Server) -> None:
             if not _all:
                 for name, line, number, kind in connection.execute(STATEMENTS):
                     _all[name, number] = (line, kind)
-                    _missing.setdefault(name, set()).add(number)
-            whole = [name for name, missing in _missing.items() if not missing]
-            for name, number in connection.execute(RUN, [whole]):
-                _run.add((name, number))
-                _missing.get(name, set()).discard(number)
+            # Of functions whose statements have all been run nothing is read any more.
+            whole = {name for name, _ in _all} - {name for name, _ in _all.keys() - _run}
+            _run.update(connection.execute(RUN, [list(whole)]).fetchall())
             counted = True
     if counted:
-        if server not in _prepared:
-            server.execute("create extension if not exists plpgsql_check")
-            _prepared.add(server)
         server.execute("select plpgsql_profiler_reset_all()")
 
 
