@@ -144,19 +144,20 @@ class Reader:
 
     def settle(self) -> None:
         """Carry everything as far as it goes, as a worker would that the reader has running."""
-        left: list[int] = []
-        while True:
+        waiting: list[Any] = []
+        for _ in range(20):
             self.run_all(self.connection)
             queued = self.connection.execute(
                 "select step_id from stellwerk.step where state = 'queued' and runs_in = 'worker' and due_at is null order by 1"
             ).fetchall()
-            if not queued or [number for (number,) in queued] == left:  # what is left waits for its turn
+            if queued == waiting:  # none, or such as wait for their turn
                 return
-            left = [number for (number,) in queued]
+            waiting = queued
             from stellwerk.settings import Settings
             from stellwerk.worker.run import run_worker
 
             asyncio.run(run_worker(Settings.from_environment({}), dsn=self.dsn, drain=True))
+        raise AssertionError("the steps of this page do not come to an end")
 
 
 @pytest.mark.one_server
