@@ -13,6 +13,7 @@ import pytest
 from cryptography.fernet import Fernet
 from litestar import Litestar
 from litestar.testing import TestClient
+from web.program import Api
 from web.serving import Serving
 from web.tenants import People, Tenant, own_tenant
 
@@ -20,6 +21,7 @@ from stellwerk.integrations import signatures
 from stellwerk.integrations.sealing import Seals, hook_purpose
 from stellwerk.settings import Settings
 from stellwerk.web import access
+from stellwerk.web.api.definitions import EXAMPLE
 from stellwerk.web.app import make_app, use_database
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -132,3 +134,17 @@ def own(db: psycopg.Connection[Any]) -> Tenant:
 @pytest.fixture
 def people(db: psycopg.Connection[Any]) -> People:
     return People(db)
+
+
+@pytest.fixture
+def api(client: TestClient[Any], db: psycopg.Connection[Any]) -> Api:
+    """A program with an admin's token."""
+    return Api(client, db)
+
+
+@pytest.fixture
+def greet(api: Api) -> str:
+    """The workflow of the API's own examples, published; its slug."""
+    api("POST /api/workflows", EXAMPLE, expect=201)
+    api("POST /api/workflows/greet/publish")
+    return "greet"

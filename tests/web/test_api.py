@@ -1,4 +1,4 @@
-"""The HTTP API from end to end: definitions, runs, row events, tasks, accounts, and what is refused."""
+"""The HTTP API from end to end: definitions, runs, row events, tasks, accounts."""
 
 from __future__ import annotations
 
@@ -8,37 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-import pytest
 from litestar.testing import TestClient
+from web.program import Api
 
-from stellwerk.web import access
 from stellwerk.web.api.definitions import EXAMPLE
 
 Database = psycopg.Connection[Any]
-
-
-class Api:
-    """The API as a program with a token sees it."""
-
-    def __init__(self, client: TestClient[Any], db: Database, role: str = "admin", scopes: list[str] | None = None):
-        self.client, token = client, access.new_secret(1)
-        name = f"t{access.digest(token).hex()[:20]}"
-        db.execute("select stellwerk.create_token(%s, %s, %s, %s)", [name, role, access.digest(token), scopes])
-        self.headers = {"authorization": f"Bearer {token}"}
-
-    def __call__(self, request: str, body: Any = None, *, expect: int = 200, **headers: str) -> Any:
-        method, path = request.split(" ", 1)
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.last = self.client.request(method, path, json=body, headers={**self.headers, **given})
-        assert self.last.status_code == expect, self.last.text
-        if expect >= 400:
-            assert self.last.headers["content-type"].startswith("application/problem+json")
-        return self.last.json() if self.last.content else None
-
-
-@pytest.fixture
-def api(client: TestClient[Any], db: Database) -> Api:
-    return Api(client, db)
 
 
 def changed(**more: Any) -> dict[str, Any]:
@@ -152,13 +127,6 @@ def test_runs_are_moved_to_another_version_after_saying_what_becomes_of_each(
 
 
 # -- runs -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def greet(api: Api) -> str:
-    api("POST /api/workflows", EXAMPLE, expect=201)
-    api("POST /api/workflows/greet/publish")
-    return "greet"
 
 
 def test_a_run_from_its_order_to_its_steps(api: Api, db: Database, greet: str, run_all: Callable[..., int]) -> None:
@@ -437,80 +405,3 @@ def test_nobody_gives_away_rights_that_they_do_not_have(client: TestClient[Any],
     told = manager("POST /api/tokens", {"name": "more", "role": "admin"}, expect=403)
     assert "operate" in told["detail"]
     manager("POST /api/tokens", {"name": "same", "role": "admin", "scopes": ["manage"]}, expect=201)
-
-
-# -- what cannot be meant ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        (b"{", "no JSON"),
-        (b"", "no JSON"),
-        (b'{"payload": "\\u0000"}', "U+0000"),
-        (b'{"payload": "\\ud800"}', "surrogate"),
-        (b'{"payload": 1e999}', "too large a power"),
-        (b'{"payload": NaN}', "NaN"),
-        (b'{"payload": 1, "payload": 2}', "twice"),
-        (b"[" * 100 + b"]" * 100, "nested"),
-        (b'{"payload": ' + b"9" * 50 + b"}", "40 characters"),
-        (b"\xff", "UTF-8"),
-        (b"[]", "cannot be used"),
-    ],
-)
-@pytest.mark.one_server
-def test_bodies_that_cannot_be_stored(api: Api, greet: str, body: bytes, said: str) -> None:
-    headers = {**api.headers, "content-type": "application/json"}
-    answer = api.client.post("/workflow-builder/api/run", content=body, headers=headers)
-    assert (answer.status_code, said in answer.text) == (422, True), answer.text
-
-
-@pytest.mark.one_server
-def test_bodies_that_are_too_large_or_no_json(api: Api, greet: str) -> None:
-    headers = {**api.headers, "content-type": "application/json"}
-    large = b'{"payload": {"name": "' + b"x" * 9_000_000 + b'"}}'
-    assert api.client.post("/api/workflows/greet/trigger", content=large, headers=headers).status_code == 413
-    text = {**api.headers, "content-type": "text/plain"}
-    assert api.client.post("/api/workflows/greet/trigger", content=b"{}", headers=text).status_code == 415
-
-
-@pytest.mark.one_server
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
-        ("/api/workflows/executions/abc", 404),
-        ("/api/workflows/executions/99999999999999999999", 404),
-        ("/api/workflows/executions/-1", 404),
-        ("/api/workflows/%00", 404),
-        ("/api/workflows?limit=0", 422),
-        ("/api/workflows?limit=1&limit=2", 422),
-        ("/api/workflows?sort=x", 422),
-        ("/api/workflows?cursor=%00", 422),
-        ("/api/user-tasks?cursor=WyJ4IiwgMV0", 422),
-        ("/api/nowhere", 404),
-    ],
-)
-def test_addresses_that_lead_nowhere(api: Api, path: str, status: int) -> None:
-    api(f"GET {path}", expect=status)
-
-
-@pytest.mark.one_server
-def test_who_is_to_come_later_is_told_when(client: TestClient[Any]) -> None:
-    for number in range(6):
-        answer = client.post("/login", data={"email": "ada@example.org", "password": f"guess {number}"})
-    assert answer.status_code == 429
-    assert int(answer.headers["retry-after"]) >= 1
-
-
-@pytest.mark.one_server
-def test_the_reference_shows_every_route(client: TestClient[Any], log_in: Any) -> None:
-    page = client.get("/schema", headers=log_in("viewer"))
-    assert page.status_code == 200
-    document = client.get("/schema/openapi.json").json()
-    for methods in document["paths"].values():
-        for operation in methods.values():
-            assert f'id="{operation["operationId"]}"' in page.text
-            assert operation["summary"]
-            if "requestBody" in operation:
-                assert "example" in operation["requestBody"]["content"]["application/json"], operation["operationId"]
-    assert "://" not in page.text.replace("http://www.w3.org", "")

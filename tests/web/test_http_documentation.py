@@ -81,3 +81,17 @@ def drawn(page: str, name: str, table: str) -> None:
         (DOCS / page).write_text(f"{before}{begin}\n{table}\n\n{end}{after}")
         return
     assert present.strip() == table, "run the test again with UPDATE_DOCS=1"
+
+
+@pytest.mark.one_server
+def test_the_reference_shows_every_route(client: TestClient[Any], log_in: Any) -> None:
+    page = client.get("/schema", headers=log_in("viewer"))
+    assert page.status_code == 200
+    document = client.get("/schema/openapi.json").json()
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert f'id="{operation["operationId"]}"' in page.text
+            assert operation["summary"]
+            if "requestBody" in operation:
+                assert "example" in operation["requestBody"]["content"]["application/json"], operation["operationId"]
+    assert "://" not in page.text.replace("http://www.w3.org", "")
