@@ -53,57 +53,70 @@ end
 $$;
 comment on function stellwerk.unpack_event_batch(stellwerk.event_batch) is 'Inserts the events of one batch.';
 
+-- Locks are taken in the subtransaction that does the work: a row that is locked outside of one and written within gets a
+-- multixact, which every later reader of the row must look up.
 create or replace function stellwerk.process_events(p_tenant_id bigint, p_limit integer)
 returns integer language plpgsql set search_path = '' as $$
 declare
   c_portion_bytes constant bigint := 32 * 1024 * 1024;
-  v_ids   bigint[];
-  v_sizes bigint[];
-  v_first integer := 1;
-  v_sum   bigint := 0;
-begin
-  select array_agg(e.event_id), array_agg(e.size) into v_ids, v_sizes
-    from (select v.event_id, coalesce(octet_length(v.new::text), 0)::bigint + coalesce(octet_length(v.old::text), 0) as size
-            from stellwerk.event v
-           where v.tenant_id = p_tenant_id and v.state = 'pending'
-           order by v.event_id limit p_limit for update skip locked) e;
-  -- Large rows in small portions, so that memory stays bounded.
-  for i in 1 .. coalesce(cardinality(v_ids), 0) loop
-    v_sum := v_sum + v_sizes[i];
-    if v_sum >= c_portion_bytes or i = cardinality(v_ids) then
-      perform stellwerk.process_portion(p_tenant_id, v_ids[v_first:i]);
-      v_first := i + 1;
-      v_sum := 0;
-    end if;
-  end loop;
-  return coalesce(cardinality(v_ids), 0);
-end
-$$;
-comment on function stellwerk.process_events(bigint, integer) is 'Turns up to so many pending events of a tenant into runs, or notes on them why nothing starts. Answers how many left the state pending. Events that another call holds are passed over.';
-
-create or replace function stellwerk.process_portion(p_tenant_id bigint, p_event_ids bigint[])
-returns void language plpgsql set search_path = '' as $$
-declare
+  v_ids      bigint[];
+  v_sizes    bigint[];
+  v_first    integer := 1;
+  v_sum      bigint := 0;
   v_event_id bigint;
 begin
   begin
-    perform stellwerk.start_event_runs(p_tenant_id, p_event_ids);
-    return;
+    select array_agg(e.event_id), array_agg(e.size) into v_ids, v_sizes
+      from (select v.event_id, coalesce(octet_length(v.new::text), 0)::bigint + coalesce(octet_length(v.old::text), 0) as size
+              from stellwerk.event v
+             where v.tenant_id = p_tenant_id and v.state = 'pending'
+             order by v.event_id limit p_limit for update skip locked) e;
+    -- Large rows in small portions, so that memory stays bounded.
+    for i in 1 .. coalesce(cardinality(v_ids), 0) loop
+      v_sum := v_sum + v_sizes[i];
+      if v_sum >= c_portion_bytes or i = cardinality(v_ids) then
+        perform stellwerk.start_event_runs(p_tenant_id, v_ids[v_first:i]);
+        v_first := i + 1;
+        v_sum := 0;
+      end if;
+    end loop;
+    return coalesce(cardinality(v_ids), 0);
   exception when query_canceled or others then
-    null;  -- One of them holds what jsonb cannot: find it, so that it does not stop the others.
+    if v_ids is null then
+      raise;
+    end if;
   end;
-  foreach v_event_id in array p_event_ids loop
-    begin
-      perform stellwerk.start_event_runs(p_tenant_id, array[v_event_id]);
-    exception when others then
-      update stellwerk.event e
-         set state = 'failed', processed_at = stellwerk.clock(), reason = format('%s (%s)', left(sqlerrm, 500), sqlstate)
-       where e.tenant_id = p_tenant_id and e.event_id = v_event_id and e.state = 'pending';
-    end;
+  -- One of them holds what jsonb cannot: find it, so that it does not stop the others.
+  foreach v_event_id in array v_ids loop
+    perform stellwerk.process_event(p_tenant_id, v_event_id);
   end loop;
+  return cardinality(v_ids);
 end
 $$;
-comment on function stellwerk.process_portion(bigint, bigint[]) is 'Starts the runs of locked events: in one set, and if that raises one by one.';
+comment on function stellwerk.process_events(bigint, integer) is 'Turns up to so many pending events of a tenant into runs, or notes on them why nothing starts: in one set, and if that raises one by one. Answers how many it has looked at. Events that another call holds are passed over.';
+
+create or replace function stellwerk.process_event(p_tenant_id bigint, p_event_id bigint)
+returns void language plpgsql set search_path = '' as $$
+declare
+  v_reason text;
+begin
+  begin
+    perform from stellwerk.event e where e.tenant_id = p_tenant_id and e.event_id = p_event_id and e.state = 'pending' for update skip locked;
+    if found then
+      perform stellwerk.start_event_runs(p_tenant_id, array[p_event_id]);
+    end if;
+    return;
+  exception when others then
+    v_reason := format('%s (%s)', left(sqlerrm, 500), sqlstate);
+  end;
+  update stellwerk.event e
+     set state = 'failed', processed_at = stellwerk.clock(), reason = v_reason
+   where e.tenant_id = p_tenant_id
+     and e.event_id in (select o.event_id from stellwerk.event o
+                         where o.tenant_id = p_tenant_id and o.event_id = p_event_id and o.state = 'pending' for update skip locked);
+end
+$$;
+comment on function stellwerk.process_event(bigint, bigint) is 'Turns one pending event into a run, or notes why it starts none; what it raises becomes the reason of a failed event. Does nothing while another call holds it.';
 
 create or replace function stellwerk.start_event_runs(p_tenant_id bigint, p_event_ids bigint[])
 returns void language plpgsql set search_path = '' as $$

@@ -3,6 +3,14 @@
 create or replace function stellwerk.pump(batch integer default 500)
 returns jsonb language plpgsql security definer  -- the engine's own session works on the engine's tables
 set search_path = '' as $$
+begin
+  return stellwerk.pump_tenants(batch) || jsonb_build_object('ready', stellwerk.take_ready() || stellwerk.fair_turns(10));
+end
+$$;
+comment on function stellwerk.pump(integer) is 'Turns pending events into runs and moves runs on, up to batch of each per tenant. Answers { events, runs_advanced, steps, more, next_due_seconds, ready }: more says that there is more to do now, next_due_seconds when the next timer is due (null: none), ready names worker steps that may begin, if they are few: [type, tenant, run, step] each.';
+
+create or replace function stellwerk.pump_tenants(p_batch integer)
+returns jsonb language plpgsql set search_path = '' as $$
 declare
   v_tenant_id bigint;
   v_done      record;
@@ -11,11 +19,11 @@ declare
   v_steps     integer := 0;
   v_more      boolean := false;
 begin
-  if batch not between 1 and 10000 then
-    raise exception 'a batch has 1 to 10000 runs, not %', batch using errcode = 'SW008';
+  if p_batch not between 1 and 10000 then
+    raise exception 'a batch has 1 to 10000 runs, not %', p_batch using errcode = 'SW008';
   end if;
   for v_tenant_id in select t.tenant_id from stellwerk.tenant t order by random() loop
-    v_done := stellwerk.pump_tenant(v_tenant_id, batch);
+    v_done := stellwerk.pump_tenant(v_tenant_id, p_batch);
     v_events := v_events + v_done.events;
     v_runs := v_runs + v_done.runs;
     v_steps := v_steps + v_done.steps;
@@ -26,11 +34,10 @@ begin
     perform stellwerk.tell_watchers();
   end if;
   return jsonb_build_object('events', v_events, 'runs_advanced', v_runs, 'steps', v_steps, 'more', v_more,
-                            'next_due_seconds', least(stellwerk.seconds_to_next_timer(), stellwerk.gate_busy_seconds()),
-                            'ready', stellwerk.take_ready() || stellwerk.fair_turns(10));
+                            'next_due_seconds', least(stellwerk.seconds_to_next_timer(), stellwerk.gate_busy_seconds()));
 end
 $$;
-comment on function stellwerk.pump(integer) is 'Turns pending events into runs and moves runs on, up to batch of each per tenant. Answers { events, runs_advanced, steps, more, next_due_seconds, ready }: more says that there is more to do now, next_due_seconds when the next timer is due (null: none), ready names worker steps that may begin, if they are few: [type, tenant, run, step] each.';
+comment on function stellwerk.pump_tenants(integer) is 'pump, but for the worker steps that have become ready: those are still to be taken.';
 
 create or replace function stellwerk.pump_tenant(
   p_tenant_id bigint, p_batch integer, out events integer, out runs integer, out steps integer, out more boolean)
@@ -38,44 +45,50 @@ language plpgsql
 -- Planning anew would cost more than running, and plans are made while the tables are empty: they must not scan them for ever.
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
-  v_ready    bigint[];
-  v_pending  bigint[] := '{}'::bigint[];
+  v_waiting  record;
+  v_moved    record;
   v_alone    bigint;
   v_messages integer := 0;
 begin
   events := 0;
-  steps := 0;
   more := false;
-  if exists (select 1 from stellwerk.event_batch b where b.tenant_id = p_tenant_id) then
+  -- One look for what is seldom there.
+  select exists (select 1 from stellwerk.event_batch b where b.tenant_id = p_tenant_id) as batches,
+         exists (select 1 from stellwerk.event e where e.tenant_id = p_tenant_id and e.state = 'pending') as events,
+         exists (select 1 from stellwerk.webhook_delivery d where d.tenant_id = p_tenant_id and d.state = 'pending') as deliveries,
+         exists (select 1 from stellwerk.timer_change c where c.tenant_id = p_tenant_id and c.seen_by is null) as timer_changes
+    into v_waiting;
+  if v_waiting.batches then
     more := stellwerk.unpack_event_batches(p_tenant_id, p_batch) > 0;
   end if;
-  if exists (select 1 from stellwerk.event e where e.tenant_id = p_tenant_id and e.state = 'pending') then
+  if v_waiting.events or v_waiting.batches then
     events := stellwerk.process_events(p_tenant_id, p_batch);
   end if;
-  if exists (select 1 from stellwerk.webhook_delivery d where d.tenant_id = p_tenant_id and d.state = 'pending') then
+  if v_waiting.deliveries then
     events := events + stellwerk.process_deliveries(p_tenant_id, p_batch);
   end if;
-  if exists (select 1 from stellwerk.timer_change c where c.tenant_id = p_tenant_id and c.seen_by is null) then
+  if v_waiting.timer_changes then
     perform stellwerk.apply_timer_changes(p_tenant_id);
   end if;
-  if exists (select 1 from stellwerk.run_message m where m.tenant_id = p_tenant_id and not m.held) then
+  -- What the above has done may have told a run something, or put one before a gate.
+  select exists (select 1 from stellwerk.run_message m where m.tenant_id = p_tenant_id and not m.held) as messages,
+         exists (select 1 from stellwerk.flow_wait w where w.tenant_id = p_tenant_id)
+         or exists (select 1 from stellwerk.flow_slot s where s.tenant_id = p_tenant_id and s.released_at is not null) as gates
+    into v_waiting;
+  if v_waiting.messages then
     v_messages := stellwerk.apply_messages(p_tenant_id, p_batch);
   end if;
-  if exists (select 1 from stellwerk.flow_wait w where w.tenant_id = p_tenant_id)
-     or exists (select 1 from stellwerk.flow_slot s where s.tenant_id = p_tenant_id and s.released_at is not null) then
+  if v_waiting.gates or v_messages > 0 then  -- who has heard something may have left its gate
     more := (stellwerk.open_gates(p_tenant_id, p_batch)).more or more;
   end if;
-  v_ready := stellwerk.lock_ready_runs(p_tenant_id, p_batch);
-  if cardinality(v_ready) < p_batch then
-    v_pending := stellwerk.lock_pending_runs(p_tenant_id, p_batch - cardinality(v_ready));
+  v_moved := stellwerk.advance_some(p_tenant_id, p_batch, false);
+  runs := v_moved.runs;
+  steps := v_moved.steps;
+  if runs < p_batch then
+    v_moved := stellwerk.advance_some(p_tenant_id, p_batch - runs, true);
+    runs := runs + v_moved.runs;
+    steps := steps + v_moved.steps;
   end if;
-  if cardinality(v_ready) > 0 then
-    steps := steps + stellwerk.advance_safely(p_tenant_id, v_ready, false);
-  end if;
-  if cardinality(v_pending) > 0 then
-    steps := steps + stellwerk.advance_safely(p_tenant_id, v_pending, true);
-  end if;
-  runs := cardinality(v_ready) + cardinality(v_pending);
   -- One run that touches other people's tables, last, so that their locks are held for the shortest time.
   v_alone := stellwerk.lock_alone_run(p_tenant_id);
   more := more or events >= p_batch or runs >= p_batch or v_alone is not null;
@@ -105,11 +118,7 @@ begin
   if v_ready is null then
     return '{}'::bigint[];
   end if;
-  select array_agg(l.run_id) into v_ready
-    from unnest(stellwerk.lock_free_runs(p_tenant_id, v_ready)) l (run_id)
-   cross join lateral (select o.state from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = l.run_id offset 0) r
-   where r.state in ('running', 'waiting');
-  return coalesce(v_ready, '{}');
+  return stellwerk.lock_again(p_tenant_id, v_ready, false);
 end
 $$;
 comment on function stellwerk.lock_ready_runs(bigint, integer) is 'Locks runs with a stored SQL step that may run now and that nobody else holds.';
@@ -128,27 +137,71 @@ end
 $$;
 comment on function stellwerk.lock_pending_runs(bigint, integer) is 'Locks runs that wait to be started and that nobody else holds, by priority.';
 
--- A call that dies whole is repeated in halves, down to the one run that is to blame.
-create or replace function stellwerk.advance_safely(p_tenant_id bigint, p_run_ids bigint[], p_fresh boolean)
-returns integer language plpgsql set search_path = '' as $$
+-- As with events, runs are locked in the subtransaction that moves them.
+create or replace function stellwerk.advance_some(p_tenant_id bigint, p_limit integer, p_fresh boolean, out runs integer, out steps integer)
+language plpgsql set search_path = '' as $$
 declare
-  v_half    integer := cardinality(p_run_ids) / 2;
+  v_run_ids bigint[];
   v_message text;
   v_state   text;
 begin
   begin
-    return stellwerk.advance_runs(p_tenant_id, p_run_ids, p_fresh => p_fresh);
+    v_run_ids := case when p_fresh then stellwerk.lock_pending_runs(p_tenant_id, p_limit) else stellwerk.lock_ready_runs(p_tenant_id, p_limit) end;
+    runs := cardinality(v_run_ids);
+    steps := case when runs > 0 then stellwerk.advance_runs(p_tenant_id, v_run_ids, p_fresh => p_fresh) else 0 end;
+    return;
   exception when query_canceled or others then
     get stacked diagnostics v_message = message_text, v_state = returned_sqlstate;
+    if v_run_ids is null then
+      raise;
+    end if;
   end;
-  if cardinality(p_run_ids) = 1 then
-    perform stellwerk.count_death(p_tenant_id, p_run_ids[1], v_state, v_message);
-    return 0;
-  end if;
-  return stellwerk.advance_safely(p_tenant_id, p_run_ids[:v_half], p_fresh) + stellwerk.advance_safely(p_tenant_id, p_run_ids[v_half + 1:], p_fresh);
+  runs := cardinality(v_run_ids);
+  steps := stellwerk.advance_in_halves(p_tenant_id, v_run_ids, p_fresh, v_state, v_message);
 end
 $$;
-comment on function stellwerk.advance_safely(bigint, bigint[], boolean) is 'advance_runs in a subtransaction; when it raises, in halves, so that one bad run never stops the others.';
+comment on function stellwerk.advance_some(bigint, integer, boolean) is 'Locks up to so many runs that can move and moves them on: fresh ones, or those with a stored SQL step. One bad run never stops the others.';
+
+create or replace function stellwerk.advance_in_halves(p_tenant_id bigint, p_run_ids bigint[], p_fresh boolean, p_sqlstate text, p_message text)
+returns integer language plpgsql set search_path = '' as $$
+declare
+  v_half    integer := cardinality(p_run_ids) / 2;
+  v_portion bigint[];
+  v_steps   integer := 0;
+  v_state   text;
+  v_message text;
+begin
+  if v_half = 0 then
+    if cardinality(stellwerk.lock_free_runs(p_tenant_id, p_run_ids)) = 1 then
+      perform stellwerk.count_death(p_tenant_id, p_run_ids[1], p_sqlstate, p_message);
+    end if;
+    return 0;
+  end if;
+  for i in 1 .. 2 loop
+    v_portion := case i when 1 then p_run_ids[:v_half] else p_run_ids[v_half + 1:] end;
+    begin
+      v_steps := v_steps + stellwerk.advance_runs(p_tenant_id, stellwerk.lock_again(p_tenant_id, v_portion, p_fresh), p_fresh => p_fresh);
+    exception when query_canceled or others then
+      get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+      v_steps := v_steps + stellwerk.advance_in_halves(p_tenant_id, v_portion, p_fresh, v_state, v_message);
+    end;
+  end loop;
+  return v_steps;
+end
+$$;
+comment on function stellwerk.advance_in_halves(bigint, bigint[], boolean, text, text) is 'What follows when moving a set of runs has raised: the same in halves, down to the one run that is to blame, whose deaths are counted.';
+
+create or replace function stellwerk.lock_again(p_tenant_id bigint, p_run_ids bigint[], p_fresh boolean)
+returns bigint[] language plpgsql set search_path = '' as $$
+begin
+  -- The lock first, then a look under it: another call may have moved them meanwhile.
+  return array(select l.run_id
+                 from unnest(stellwerk.lock_free_runs(p_tenant_id, p_run_ids)) l (run_id)
+                cross join lateral (select o.state, o.held from stellwerk.run o where o.tenant_id = p_tenant_id and o.run_id = l.run_id offset 0) r
+                where case when p_fresh then r.state = 'pending' and not r.held else r.state in ('running', 'waiting') end);
+end
+$$;
+comment on function stellwerk.lock_again(bigint, bigint[], boolean) is 'Locks those of some runs that nobody else holds and that can still move: fresh ones, or those under way.';
 
 create or replace function stellwerk.count_death(p_tenant_id bigint, p_run_id bigint, p_sqlstate text, p_message text)
 returns void language plpgsql set search_path = '' as $$

@@ -43,7 +43,18 @@ create or replace function stellwerk.begin_steps(p_worker_id bigint, p_tenant_id
 returns table (run_id bigint, step_id bigint, attempt integer, node_id text, type text, visit integer, config jsonb, timeout_seconds double precision,
                idempotency_key text, failures integer, workflow text, traceparent text, tenant text)
 language plpgsql security definer  -- workers have no right to write the tables
-set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+set search_path = '' as $$
+begin
+  perform stellwerk.lock_runs(p_tenant_id, p_run_ids);
+  return query select * from stellwerk.begin_locked(p_worker_id, p_tenant_id, p_run_ids, p_step_ids);
+end
+$$;
+comment on function stellwerk.begin_steps(bigint, bigint, bigint[], bigint[]) is 'Takes queued worker steps for a worker, 15 seconds at a time, and answers each with its settings computed. Steps that have ended, are held by another worker, whose settings cannot be computed or that a rate limit puts off are left out.';
+
+create or replace function stellwerk.begin_locked(p_worker_id bigint, p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[])
+returns table (run_id bigint, step_id bigint, attempt integer, node_id text, type text, visit integer, config jsonb, timeout_seconds double precision,
+               idempotency_key text, failures integer, workflow text, traceparent text, tenant text)
+language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   c_lease constant interval := interval '15 seconds';
   v_tokens stellwerk.token[];
@@ -51,7 +62,6 @@ declare
   v_within integer[];
   v_tenant text;
 begin
-  perform stellwerk.lock_runs(p_tenant_id, p_run_ids);
   v_tokens := stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids, 'queued');
   if cardinality(v_tokens) = 0 then
     return;
@@ -95,7 +105,55 @@ begin
              runs_in, alone, joins, recount, ending, ordinality);
 end
 $$;
-comment on function stellwerk.begin_steps(bigint, bigint, bigint[], bigint[]) is 'Takes queued worker steps for a worker, 15 seconds at a time, and answers each with its settings computed. Steps that have ended, are held by another worker, whose settings cannot be computed or that a rate limit puts off are left out.';
+comment on function stellwerk.begin_locked(bigint, bigint, bigint[], bigint[]) is 'begin_steps for runs that this transaction has locked.';
+
+-- A worker with nothing else to do takes what has just become ready in the same call and transaction: a round trip and a
+-- commit less before the first step. The queue rows stay, for the case that it dies; a job whose step has begun ends by itself.
+create or replace function stellwerk.pump_and_begin(p_batch integer, p_worker_id bigint, p_types text[], p_room integer)
+returns jsonb language plpgsql security definer  -- workers have no right to write the tables
+set search_path = '' as $$
+declare
+  v_answer jsonb := stellwerk.pump_tenants(p_batch);
+  v_begun  record;
+begin
+  select b.begun, b.rest into v_begun from stellwerk.begin_ready(p_worker_id, p_types, p_room, stellwerk.take_ready()) b;
+  return v_answer || jsonb_build_object('begun', v_begun.begun, 'ready', v_begun.rest || stellwerk.fair_turns(10));
+end
+$$;
+comment on function stellwerk.pump_and_begin(integer, bigint, text[], integer) is 'pump, which also begins up to so many of the steps that it has made ready, of these types, for a worker. Answers as pump does, and begun: [tenant, …] with the columns of begin_steps for each; ready names the others.';
+
+create or replace function stellwerk.begin_ready(p_worker_id bigint, p_types text[], p_room integer, p_ready jsonb, out begun jsonb, out rest jsonb)
+language plpgsql set search_path = '' as $$
+declare
+  v_tenant record;
+  v_some   jsonb;
+begin
+  begun := '[]';
+  rest := '[]';
+  for v_tenant in
+    select r.tenant_id, r.chosen, array_agg(r.run_id) as runs, array_agg(r.step_id) as steps, jsonb_agg(r.entry) as entries
+      from (select e.value as entry, (e.value ->> 1)::bigint as tenant_id, (e.value ->> 2)::bigint as run_id, (e.value ->> 3)::bigint as step_id,
+                   e.value ->> 0 = any (p_types)
+                   and count(*) filter (where e.value ->> 0 = any (p_types)) over (order by e.place) <= p_room as chosen
+              from jsonb_array_elements(p_ready) with ordinality e (value, place)) r
+     group by r.tenant_id, r.chosen
+  loop
+    if v_tenant.chosen then
+      begin
+        select jsonb_agg(jsonb_build_array(v_tenant.tenant_id, b.run_id, b.step_id, b.attempt, b.node_id, b.type, b.visit, b.config, b.timeout_seconds,
+                                           b.idempotency_key, b.failures, b.workflow, b.traceparent, b.tenant))
+          into v_some from stellwerk.begin_locked(p_worker_id, v_tenant.tenant_id, v_tenant.runs, v_tenant.steps) b;
+        begun := begun || coalesce(v_some, '[]');
+        continue;
+      exception when others then
+        null;  -- told when they are begun by themselves, one by one
+      end;
+    end if;
+    rest := rest || v_tenant.entries;
+  end loop;
+end
+$$;
+comment on function stellwerk.begin_ready(bigint, text[], integer, jsonb) is 'Begins up to so many of the steps that this transaction has made ready, of these types, for a worker; rest are those that it left alone.';
 
 -- A worker step whose expressions raise has failed before it began; the others of the batch go on.
 create or replace function stellwerk.render_safely(p_tenant_id bigint, p_token stellwerk.token, p_node stellwerk.plan_node, p_context jsonb)
@@ -122,10 +180,38 @@ create or replace function stellwerk.complete_steps(p_worker_id bigint, p_tenant
 returns jsonb language plpgsql security definer  -- workers have no right to write the tables
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
+  v_moves stellwerk.move[];
+  v_late  jsonb;
+begin
+  -- The results must not be lost when what follows them raises: then the successors are only stored, and pump goes on one by one.
+  begin
+    v_moves := stellwerk.record_results(p_worker_id, p_tenant_id, p_completions, true);
+  exception when query_canceled or others then
+    null;  -- told again, with its cause, when pump runs the step that raised
+  end;
+  if v_moves is null then
+    v_moves := stellwerk.record_results(p_worker_id, p_tenant_id, p_completions, false);
+  end if;
+  if cardinality(v_moves) > 0 then
+    perform stellwerk.tell_watchers();
+  end if;
+  if cardinality(v_moves) < jsonb_array_length(p_completions) then
+    select jsonb_agg(jsonb_build_array(c.run, c.step)) into v_late
+      from jsonb_to_recordset(p_completions) c (run bigint, step bigint)
+     where not exists (select 1 from unnest(v_moves) m where m.run_id = c.run and m.step_id = c.step);
+  end if;
+  return jsonb_build_object('accepted', cardinality(v_moves), 'late', coalesce(v_late, '[]'),
+                            'ready', stellwerk.take_ready() || stellwerk.fair_turns(stellwerk.turns_for(cardinality(v_moves)), p_tenant_id));
+end
+$$;
+comment on function stellwerk.complete_steps(bigint, bigint, jsonb) is 'Hands in results: array of { run, step, attempt, port, output } or { run, step, attempt, error: { class, message, retryable, detail, retry_after } }. A result of an attempt that is not the running one changes nothing and is named in late. Answers { accepted, late, ready }; ready as in pump.';
+
+create or replace function stellwerk.record_results(p_worker_id bigint, p_tenant_id bigint, p_completions jsonb, p_execute boolean)
+returns stellwerk.move[] language plpgsql set search_path = '' as $$
+declare
   v_given   record;
   v_run_ids bigint[];
   v_moves   stellwerk.move[];
-  v_late    jsonb;
 begin
   select array_agg(c.run) as runs, array_agg(c.step) as steps, array_agg(c.attempt) as attempts, array_agg(coalesce(c.port, 'next')) as ports,
          array_agg(c.output) as outputs, array_agg(c.error) as errors
@@ -138,19 +224,12 @@ begin
   -- The fence: only the attempt that runs now, and only its worker, may end it.
   v_moves := stellwerk.ended_moves(p_tenant_id, v_given.runs, v_given.steps, v_given.ports, v_given.outputs, v_given.errors, v_given.attempts, p_worker_id);
   if cardinality(v_moves) > 0 then
-    perform stellwerk.apply_moves(p_tenant_id, v_run_ids, v_moves);
-    perform stellwerk.tell_watchers();
+    perform stellwerk.move_runs(p_tenant_id, v_run_ids, v_moves, p_execute);
   end if;
-  if coalesce(cardinality(v_moves), 0) < jsonb_array_length(p_completions) then
-    select jsonb_agg(jsonb_build_array(c.run, c.step)) into v_late
-      from jsonb_to_recordset(p_completions) c (run bigint, step bigint)
-     where not exists (select 1 from unnest(v_moves) m where m.run_id = c.run and m.step_id = c.step);
-  end if;
-  return jsonb_build_object('accepted', coalesce(cardinality(v_moves), 0), 'late', coalesce(v_late, '[]'),
-                            'ready', stellwerk.take_ready() || stellwerk.fair_turns(stellwerk.turns_for(cardinality(v_moves)), p_tenant_id));
+  return v_moves;
 end
 $$;
-comment on function stellwerk.complete_steps(bigint, bigint, jsonb) is 'Hands in results: array of { run, step, attempt, port, output } or { run, step, attempt, error: { class, message, retryable, detail, retry_after } }. A result of an attempt that is not the running one changes nothing and is named in late. Answers { accepted, late, ready }; ready as in pump.';
+comment on function stellwerk.record_results(bigint, bigint, jsonb, boolean) is 'complete_steps in one go: locks the runs, writes the results that count and moves their runs on; without p_execute the successors are only stored. Answers the moves.';
 
 create or replace function stellwerk.ended_moves(
   p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_ports text[], p_outputs jsonb[], p_errors jsonb[],
@@ -176,9 +255,8 @@ end
 $$;
 comment on function stellwerk.ended_moves(bigint, bigint[], bigint[], text[], jsonb[], jsonb[], integer[], bigint, text) is 'Moves for stored steps that have ended elsewhere, with their ports and outputs, or errors; with a worker, only for attempts that it is running; with a state, only for steps in it.';
 
--- The results must not be lost when what follows them raises: then the successors are only stored, and pump goes on one by one.
--- In a paused run they are only stored as well, and freeze with it.
-create or replace function stellwerk.apply_moves(p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[])
+-- In a paused run the successors of results are only stored, and freeze with it.
+create or replace function stellwerk.move_runs(p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[], p_execute boolean)
 returns void language plpgsql set search_path = '' as $$
 declare
   v_paused bigint[];
@@ -194,20 +272,27 @@ begin
     perform stellwerk.freeze_steps(p_tenant_id, v_paused);
     v_runs := array(select u.run_id from unnest(p_run_ids) u (run_id) where u.run_id <> all (v_paused));
     v_moves := array(select m from unnest(p_moves) m where m.run_id <> all (v_paused));
-    if cardinality(v_moves) = 0 then
-      return;
-    end if;
   end if;
+  if cardinality(v_moves) > 0 then
+    perform stellwerk.advance_runs(p_tenant_id, v_runs, v_moves, p_execute => p_execute);
+  end if;
+end
+$$;
+comment on function stellwerk.move_runs(bigint, bigint[], stellwerk.move[], boolean) is 'Writes moves made outside SQL and moves their locked runs on; without p_execute successors are only stored.';
+
+create or replace function stellwerk.apply_moves(p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[])
+returns void language plpgsql set search_path = '' as $$
+begin
   begin
-    perform stellwerk.advance_runs(p_tenant_id, v_runs, v_moves);
+    perform stellwerk.move_runs(p_tenant_id, p_run_ids, p_moves, true);
     return;
   exception when query_canceled or others then
     null;  -- told again, with its cause, when pump runs the step that raised
   end;
-  perform stellwerk.advance_runs(p_tenant_id, v_runs, v_moves, p_execute => false);
+  perform stellwerk.move_runs(p_tenant_id, p_run_ids, p_moves, false);
 end
 $$;
-comment on function stellwerk.apply_moves(bigint, bigint[], stellwerk.move[]) is 'Writes moves made outside SQL and moves their locked runs on.';
+comment on function stellwerk.apply_moves(bigint, bigint[], stellwerk.move[]) is 'move_runs, so that no result is lost when what follows it raises: then the successors are only stored, and pump goes on one by one.';
 
 create or replace function stellwerk.fail_step(p_tenant_id bigint, p_run_id bigint, p_step_id bigint, p_error jsonb)
 returns void language plpgsql set search_path = '' as $$

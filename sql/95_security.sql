@@ -48,7 +48,7 @@ declare
     'target_to_unregister', 'forget_registered_table',
     'find_row_trigger', 'plan_watch', 'confirm_watch', 'watches_of', 'triggers_of_watch', 'forget_watch', 'row_triggers', 'outdated_watches'];
   v_worker_verbs text[] := array[
-    'pump', 'tick', 'keep_house', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
+    'pump', 'pump_and_begin', 'tick', 'keep_house', 'register_worker', 'hold_presence', 'leave_worker', 'begin_steps', 'complete_steps', 'extend_leases', 'release_steps',
     'begin_case_export', 'end_case_export', 'begin_message', 'end_message', 'take_duty', 'fall_asleep', 'awaken', 'queue_holds', 'next_job_seconds', 'prune_queue_log'];
   -- What the web application calls for requests from outside, having looked at their signatures.
   v_web_verbs text[] := array['find_webhook_source', 'take_delivery', 'take_submission',

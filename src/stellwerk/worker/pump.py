@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -19,6 +19,7 @@ from stellwerk.worker.bell import Bell
 from stellwerk.worker.completions import JOBS_LATER_SECONDS
 from stellwerk.worker.connections import Connections, is_lost
 from stellwerk.worker.listener import Listener
+from stellwerk.worker.steps import Steps
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,9 @@ class Pump:
         listener: Listener,
         bell_conninfo: str,
         wake: Callable[[], None],
-        take: Callable[[Iterable[tuple[str, int, int, int]]], None],
+        steps: Steps,
     ) -> None:
-        self._take = take
+        self._steps = steps
         self._connections = connections
         self._wake_jobs = wake
         self._look = asyncio.Event()
@@ -106,7 +107,7 @@ class Pump:
                 self._tick_at = loop.time() + TICK_SECONDS
                 self._ticked(answer)
                 self._wake_for(answer)
-            answer = await self._call("select stellwerk.pump($1)", BATCH)
+            answer = await self._pump()
             self._due_in(answer.get("next_due_seconds"))
             self._wake_for(answer)
             if not answer.get("more"):
@@ -122,10 +123,21 @@ class Pump:
             self._house_at = loop.time() + (TICK_SECONDS if kept.get("more") else HOUSE_SECONDS)
         return max(answer.get("events") or 0, answer.get("runs_advanced") or 0)
 
+    async def _pump(self) -> dict[str, Any]:
+        """Pump; where the worker has nothing to do, what becomes ready is begun in the same call."""
+        with self._steps.at_rest() as call:
+            if call is None:
+                return await self._call("select stellwerk.pump($1)", BATCH)
+            answer = await self._call(
+                "select stellwerk.pump_and_begin($1, $2, $3, $4)", BATCH, call.worker_id, call.types, call.room
+            )
+            call.begun = answer.get("begun", [])
+            return answer
+
     def _wake_for(self, answer: dict[str, Any]) -> None:
         """The queue manager need not wait for a notification of what was enqueued through this process."""
-        if answer.get("ready"):
-            self._take(answer["ready"])
+        if answer.get("ready") or answer.get("begun"):
+            self._steps.take(answer["ready"])
             asyncio.get_running_loop().call_later(JOBS_LATER_SECONDS, self._wake_jobs)
         elif any(count for count in answer.values() if isinstance(count, int)):
             self._wake_jobs()

@@ -74,7 +74,7 @@ async def run_worker(
     if not only:
         jobs.serve(ENTRYPOINT, CaseExports(connections).handle)
         jobs.serve(MAIL, Mails(connections, gate, settings.base_url, mail_server).handle)
-    pump = Pump(connections, listener, worker_conninfo(dsn, "stellwerk-bell", role), driver.wake, steps.take)
+    pump = Pump(connections, listener, worker_conninfo(dsn, "stellwerk-bell", role), driver.wake, steps)
     listener.ignore(CHANNEL, connections.knows)  # what our own statements enqueue is announced in the process
 
     async with _running(listener.run()) as listening:

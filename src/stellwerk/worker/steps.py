@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,8 @@ select run_id, step_id, attempt, node_id, type, visit, config, timeout_seconds, 
 EXTEND_EVERY_SECONDS = 5.0
 LONG_SECONDS = 4.0
 STATEMENT_SECONDS = 45.0
+AT_REST = 10
+"""How many steps a worker that has nothing to do begins in the call that makes them ready."""
 
 Key = tuple[int, int, int]
 
@@ -62,6 +65,16 @@ class Running:
     since: float
     task: asyncio.Task[None] | None = None
     lost: bool = False
+
+
+@dataclass(slots=True)
+class Beginning:
+    """What a call that may begin steps is told, and what it has begun: rows of tenant and what `BEGIN` answers."""
+
+    worker_id: int
+    types: list[str]
+    room: int
+    begun: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -118,6 +131,28 @@ class Steps:
                 self._pending.append((tenant_id, run_id, step_id, Ticket(1, loop.create_future())))
                 self._work.set()
 
+    @contextmanager
+    def at_rest(self) -> Iterator[Beginning | None]:
+        """What a call may begin for this worker by itself: a few steps if it has nothing to do, else None.
+
+        Their places are kept until the call has ended, and what it has begun is carried out from then on.
+        """
+        room = min(AT_REST, self.concurrency)
+        if self.stopping or self._pending or self._executing or self._beginning or self.in_hand:
+            yield None
+            return
+        self._beginning += room
+        call = Beginning(self.worker_id(), list(self.executors), room)
+        try:
+            yield call
+        finally:
+            self._beginning -= room
+            self._work.set()
+        if call.begun:
+            crash_at("after_claim")
+        for row in call.begun:
+            self._start(Attempt(call.worker_id, *row), Ticket(1, asyncio.get_running_loop().create_future()))
+
     @property
     def in_hand(self) -> int:
         """Steps that were begun and are not recorded."""
@@ -172,17 +207,17 @@ class Steps:
         finally:
             self._beginning -= len(batch)
         tickets = {(run_id, step_id): ticket for run_id, step_id, ticket in batch}
-        now = asyncio.get_running_loop().time()
         for row in rows:
-            ticket = tickets.pop((row[0], row[1]))
-            attempt = Attempt(worker_id, tenant_id, *row)
-            running = Running(attempt, ticket, now)
-            self._running[(tenant_id, attempt.run_id, attempt.step_id)] = running
-            self._executing += 1
-            running.task = asyncio.create_task(self._carry_out(running))
+            self._start(Attempt(worker_id, tenant_id, *row), tickets.pop((row[0], row[1])))
         for ticket in tickets.values():
             ticket.end()
         self._work.set()
+
+    def _start(self, attempt: Attempt, ticket: Ticket) -> None:
+        running = Running(attempt, ticket, asyncio.get_running_loop().time())
+        self._running[(attempt.tenant_id, attempt.run_id, attempt.step_id)] = running
+        self._executing += 1
+        running.task = asyncio.create_task(self._carry_out(running))
 
     async def _call_begin(
         self, worker_id: int, tenant_id: int, run_ids: list[int], step_ids: list[int]
