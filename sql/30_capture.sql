@@ -7,27 +7,27 @@
 -- change nor its event is there, and the application hears of it.
 
 -- row_to_json calls a type's own cast to json, which may be anybody's function. It must not run with the rights of the
--- schema's owner, so where the role stellwerk_nobody exists (below), this function and the next belong to it.
+-- schema's owner, so where the role stellwerk_nobody exists (below), these functions belong to it.
 -- The settings make the same row the same text in every session.
 create or replace function stellwerk.row_as_json(p_row record)
 returns json language plpgsql stable security definer  -- to have fewer rights than the caller, not more
 set search_path = '' set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set bytea_output = 'hex'
 set extra_float_digits = '1' as $$
-declare
-  c_large constant integer := 100000;
 begin
-  if pg_column_size(p_row) <= c_large then
-    return row_to_json(p_row);
-  end if;
-  -- A row that expands beyond what one value can hold: null says so. Only large rows pay for the subtransaction.
-  begin
-    return row_to_json(p_row);
-  exception when program_limit_exceeded or out_of_memory then
-    return null;
-  end;
+  return row_to_json(p_row);
 end
 $$;
-comment on function stellwerk.row_as_json(record) is 'A row as json, the same in every session; null if it is too large for one value.';
+comment on function stellwerk.row_as_json(record) is 'A row as json, the same in every session. Raises where it is too large for one value.';
+
+create or replace function stellwerk.large_row_as_json(p_row record)
+returns json language plpgsql stable set search_path = '' as $$
+begin
+  return stellwerk.row_as_json(p_row);
+exception when program_limit_exceeded or out_of_memory then
+  return null;
+end
+$$;
+comment on function stellwerk.large_row_as_json(record) is 'row_as_json; null if the row is too large for one value.';
 
 create or replace function stellwerk.next_rows_as_json(p_rows refcursor, p_pairs boolean, out p_changes json, out p_count integer)
 language plpgsql security definer  -- to have fewer rights than the caller, not more
@@ -73,27 +73,36 @@ begin
 end
 $$;
 
--- Written for speed: the usual case is one plain insert. Anybody may make a trigger that calls this function on a table of
--- his own, with any arguments; so the event names the table that it came from, and who processes it looks whether that
--- table is the watched one. A row that is too large to be kept is null here, and a failed event later.
+-- Written for speed: the usual case is one test and one plain insert, with as few functions as can be, for each of them is
+-- looked up and its rights are checked anew for every write of the application. Anybody may make a trigger that calls this
+-- function on a table of his own, with any arguments; so the event names the table that it came from, and who processes it
+-- looks whether that table is the watched one.
 create or replace function stellwerk.capture_row()
 returns trigger language plpgsql security definer  -- who writes to the watched table needs no right on ours
 set search_path = '' as $$
+declare
+  c_large constant integer := 100000;
+  v_old   json;
+  v_new   json;
 begin
-  if tg_nargs > 3 or coalesce(current_setting('stellwerk.cause', true), '') <> '' or coalesce(current_setting('stellwerk.actor', true), '') <> '' then
-    perform stellwerk.capture_carefully(
-      tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], tg_nargs > 3, tg_relid, lower(tg_op),
-      case when tg_op <> 'INSERT' then stellwerk.row_as_json(old) end, case when tg_op <> 'DELETE' then stellwerk.row_as_json(new) end);
-    return null;
-  end if;
-  -- Two statements: each function in one is prepared anew for every write of the application, called or not.
-  if tg_op = 'INSERT' then
-    insert into stellwerk.event (tenant_id, watch_id, source_oid, target, operation, new)
-    values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_relid, tg_argv[2], 'insert', stellwerk.row_as_json(new));
+  if tg_op = 'INSERT' and tg_argv[3] is null and pg_column_size(new) <= c_large and current_setting('stellwerk.cause', true) is null
+     and current_setting('stellwerk.actor', true) is null and current_setting('stellwerk.traceparent', true) is null then
+    insert into stellwerk.event (tenant_id, watch_id, source_oid, target, operation, new, traceparent)
+    values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_relid, tg_argv[2], 'insert', stellwerk.row_as_json(new), null);
   else
+    if tg_op <> 'INSERT' then
+      v_old := case when pg_column_size(old) > c_large then stellwerk.large_row_as_json(old) else stellwerk.row_as_json(old) end;
+    end if;
+    if tg_op <> 'DELETE' then
+      v_new := case when pg_column_size(new) > c_large then stellwerk.large_row_as_json(new) else stellwerk.row_as_json(new) end;
+    end if;
+    if tg_argv[3] is not null or current_setting('stellwerk.cause', true) <> '' or current_setting('stellwerk.actor', true) <> '' then
+      perform stellwerk.capture_carefully(
+        tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], tg_argv[3] is not null, tg_relid, lower(tg_op), v_old, v_new);
+      return null;
+    end if;
     insert into stellwerk.event (tenant_id, watch_id, source_oid, target, operation, old, new)
-    values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_relid, tg_argv[2], lower(tg_op), stellwerk.row_as_json(old),
-            case when tg_op = 'UPDATE' then stellwerk.row_as_json(new) end);
+    values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_relid, tg_argv[2], lower(tg_op), v_old, v_new);
   end if;
   -- ring_if_asleep, written out: a call more would be a tenth of all that capturing a row costs.
   if not pg_try_advisory_xact_lock_shared(stellwerk.bell_key()) then
