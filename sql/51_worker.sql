@@ -122,6 +122,7 @@ end
 $$;
 comment on function stellwerk.pump_and_begin(integer, bigint, text[], integer) is 'pump, which also begins up to so many of the steps that it has made ready, of these types, for a worker. Answers as pump does, and begun: [tenant, …] with the columns of begin_steps for each; ready names the others.';
 
+-- Whoever enqueues a step has its run locked, so those of steps that this transaction has made ready are locked.
 create or replace function stellwerk.begin_ready(p_worker_id bigint, p_types text[], p_room integer, p_ready jsonb, out begun jsonb, out rest jsonb)
 language plpgsql set search_path = '' as $$
 declare
