@@ -384,3 +384,21 @@ def test_steps_that_may_not_begin_are_not_named(two_tenants, run_all):
     big.execute("select pg_sleep(0.25)")
     (ready,) = big.execute("select stellwerk.pump() -> 'ready'").fetchone()
     assert {turn[1] for turn in ready} == set() or small_id not in {turn[1] for turn in ready}
+
+
+def test_a_pump_begins_steps_of_each_tenant_and_none_that_a_limit_puts_off(two_tenants, worker):
+    big, small = two_tenants
+    (small_id,) = small.execute("select stellwerk.current_tenant_id()").fetchone()
+    limit(small, "type", TYPE, 1, "PT1H")
+    for tenant in two_tenants:
+        tenant.execute("select stellwerk.start_run('calls') from generate_series(1, 3)")
+    (answer,) = worker.connection.execute(
+        "select stellwerk.pump_and_begin(500, %s, %s, 10)", (worker.worker_id, [TYPE])
+    ).fetchone()
+    begun = [(tenant_id, tenant) for tenant_id, *_, tenant in answer["begun"]]
+    assert sorted(begun) == sorted([(1, "default")] * 3 + [(small_id, "small")])
+    assert answer["ready"] == []
+    assert small.execute("select count(*) from stellwerk.rate_wait").fetchone() == (2,)
+    assert big.execute(
+        "select tenant_id, count(*) from stellwerk.step where state = 'running' group by 1 order by 1"
+    ).fetchall() == [(1, 3), (small_id, 1)]
