@@ -46,24 +46,25 @@ $$;
 comment on function stellwerk.rest_tokens(bigint, stellwerk.token[], text, bigint[]) is 'Stores tokens that come to rest on their nodes: queued (with their queue rows), or joining.';
 
 create or replace function stellwerk.take_steps(
-  p_tenant_id bigint, p_worker_id bigint, p_tokens stellwerk.token[], p_inputs jsonb[], p_timeouts interval[], p_lease interval)
+  p_tenant_id bigint, p_worker_id bigint, p_tokens stellwerk.token[], p_inputs jsonb[], p_timeouts interval[])
 returns void language plpgsql set search_path = '' as $$
 declare
+  c_lease constant interval := interval '15 seconds';
   v_now timestamptz := stellwerk.clock();
 begin
   insert into stellwerk.step (
-    tenant_id, run_id, step_id, node_id, scope_id, visit, version, type, runs_in, state, attempt, worker_id, input, queued_at, started_at,
+    tenant_id, run_id, step_id, node_id, scope_id, visit, version, type, runs_in, state, attempt, arrived, worker_id, input, queued_at, started_at,
     lease_until, timeout_at)
-  select p_tenant_id, t.run_id, t.step_id, t.node_id, t.scope_id, t.visit, t.version, t.type, t.runs_in, 'running', t.attempt + 1, p_worker_id,
-         p_inputs[t.ordinality], t.queued_at, v_now, v_now + p_lease, v_now + p_timeouts[t.ordinality]
+  select p_tenant_id, t.run_id, t.step_id, t.node_id, t.scope_id, t.visit, t.version, t.type, t.runs_in, 'running', t.attempt + 1, t.arrived, p_worker_id,
+         p_inputs[t.ordinality], t.queued_at, v_now, v_now + c_lease, v_now + p_timeouts[t.ordinality]
     from unnest(p_tokens) with ordinality t (run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt,
                                              failures, arrived, queued_at, type, runs_in, alone, joins, recount, ending, ordinality)
   on conflict (tenant_id, run_id, step_id) do update
-     set state = excluded.state, attempt = excluded.attempt, worker_id = excluded.worker_id, input = excluded.input,
+     set state = excluded.state, attempt = excluded.attempt, arrived = excluded.arrived, worker_id = excluded.worker_id, input = excluded.input,
          due_at = null, started_at = excluded.started_at, lease_until = excluded.lease_until, timeout_at = excluded.timeout_at;
 end
 $$;
-comment on function stellwerk.take_steps(bigint, bigint, stellwerk.token[], jsonb[], interval[], interval) is 'Queued steps become a worker''s: the attempt is counted now, so that a crash counts.';
+comment on function stellwerk.take_steps(bigint, bigint, stellwerk.token[], jsonb[], interval[]) is 'Steps that are queued, or not yet stored, become a worker''s for 15 seconds: the attempt is counted now, so that a crash counts.';
 
 create or replace function stellwerk.free_step(p_tenant_id bigint, p_run_id bigint, p_step_id bigint, p_job_id bigint)
 returns void language sql volatile set search_path = '' as $$

@@ -3,7 +3,8 @@
 -- one that must run alone, waiting for others) or has ended. A run row is written once, at the end.
 
 create or replace function stellwerk.advance_runs(
-  p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[] default '{}', p_execute boolean default true, p_fresh boolean default false)
+  p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[] default '{}', p_execute boolean default true, p_fresh boolean default false,
+  p_taker stellwerk.taker default null)
 returns integer language plpgsql
 -- Planning anew would cost more than running, and plans are made while the tables are empty: they must not scan them for ever.
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
@@ -144,13 +145,13 @@ begin
     perform stellwerk.rest_tokens(p_tenant_id, v_joining, 'joining');
   end if;
   if cardinality(v_resting) > 0 or cardinality(v_wave) > 0 then
-    perform stellwerk.rest_queued(p_tenant_id, v_resting || v_wave);
+    perform stellwerk.rest_queued(p_tenant_id, v_resting || v_wave, p_taker);
   end if;
   perform stellwerk.settle_runs(p_tenant_id, p_run_ids, v_ended_runs, v_outputs);
   return v_steps;
 end
 $$;
-comment on function stellwerk.advance_runs(bigint, bigint[], stellwerk.move[], boolean, boolean) is 'Moves a set of locked runs on as far as they go in SQL, beginning with moves that were just made elsewhere, or with what is ready. Without p_execute nothing is run and successors are only stored; p_fresh says that none of the runs has a step yet. Answers how many steps ran.';
+comment on function stellwerk.advance_runs(bigint, bigint[], stellwerk.move[], boolean, boolean, stellwerk.taker) is 'Moves a set of locked runs on as far as they go in SQL, beginning with moves that were just made elsewhere, or with what is ready. Without p_execute nothing is run and successors are only stored; p_fresh says that none of the runs has a step yet; p_taker takes worker steps that become ready. Answers how many steps ran.';
 
 create or replace function stellwerk.first_tokens(p_tenant_id bigint, p_run_ids bigint[])
 returns stellwerk.token[] language plpgsql set search_path = '' as $$
@@ -404,7 +405,7 @@ end
 $$;
 comment on function stellwerk.write_variables(bigint, stellwerk.move[]) is 'Writes the vars that logic.set nodes of a wave have computed; at most one such node per run is in it.';
 
-create or replace function stellwerk.rest_queued(p_tenant_id bigint, p_tokens stellwerk.token[])
+create or replace function stellwerk.rest_queued(p_tenant_id bigint, p_tokens stellwerk.token[], p_taker stellwerk.taker default null)
 returns void language plpgsql set search_path = '' as $$
 declare
   v_worker stellwerk.token[];
@@ -413,6 +414,9 @@ declare
 begin
   select array_agg(t) filter (where t.runs_in = 'worker'), array_agg(t) filter (where t.runs_in <> 'worker') into v_worker, v_sql
     from unnest(p_tokens) t;
+  if p_taker.room > 0 and v_worker is not null then
+    v_worker := stellwerk.take_at_once(p_tenant_id, v_worker, p_taker);
+  end if;
   if v_worker is not null then
     select stellwerk.enqueue_steps(p_tenant_id, array_agg(t.run_id), array_agg(t.step_id), array_agg(t.type),
                                    stellwerk.priorities_of(p_tenant_id, array_agg(t.run_id)), array_agg(null::timestamptz))
@@ -425,4 +429,4 @@ begin
   end if;
 end
 $$;
-comment on function stellwerk.rest_queued(bigint, stellwerk.token[]) is 'Stores tokens that must be taken by somebody: worker steps with their queue rows, SQL steps for pump, which is woken.';
+comment on function stellwerk.rest_queued(bigint, stellwerk.token[], stellwerk.taker) is 'Stores tokens that must be taken by somebody: worker steps with their queue rows, unless the taker takes them, SQL steps for pump, which is woken.';

@@ -9,7 +9,7 @@ end
 $$;
 comment on function stellwerk.pump(integer) is 'Turns pending events into runs and moves runs on, up to batch of each per tenant. Answers { events, runs_advanced, steps, more, next_due_seconds, ready }: more says that there is more to do now, next_due_seconds when the next timer is due (null: none), ready names worker steps that may begin, if they are few: [type, tenant, run, step] each.';
 
-create or replace function stellwerk.pump_tenants(p_batch integer)
+create or replace function stellwerk.pump_tenants(p_batch integer, p_taker stellwerk.taker default null)
 returns jsonb language plpgsql set search_path = '' as $$
 declare
   v_tenant_id bigint;
@@ -23,7 +23,7 @@ begin
     raise exception 'a batch has 1 to 10000 runs, not %', p_batch using errcode = 'SW008';
   end if;
   for v_tenant_id in select t.tenant_id from stellwerk.tenant t order by random() loop
-    v_done := stellwerk.pump_tenant(v_tenant_id, p_batch);
+    v_done := stellwerk.pump_tenant(v_tenant_id, p_batch, p_taker);
     v_events := v_events + v_done.events;
     v_runs := v_runs + v_done.runs;
     v_steps := v_steps + v_done.steps;
@@ -37,10 +37,10 @@ begin
                             'next_due_seconds', least(stellwerk.seconds_to_next_timer(), stellwerk.gate_busy_seconds()));
 end
 $$;
-comment on function stellwerk.pump_tenants(integer) is 'pump, but for the worker steps that have become ready: those are still to be taken.';
+comment on function stellwerk.pump_tenants(integer, stellwerk.taker) is 'pump, but for the worker steps that have become ready: those that the taker has not taken are still to be announced.';
 
 create or replace function stellwerk.pump_tenant(
-  p_tenant_id bigint, p_batch integer, out events integer, out runs integer, out steps integer, out more boolean)
+  p_tenant_id bigint, p_batch integer, p_taker stellwerk.taker, out events integer, out runs integer, out steps integer, out more boolean)
 language plpgsql
 -- Planning anew would cost more than running, and plans are made while the tables are empty: they must not scan them for ever.
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
@@ -81,11 +81,11 @@ begin
   if v_waiting.gates or v_messages > 0 then  -- who has heard something may have left its gate
     more := (stellwerk.open_gates(p_tenant_id, p_batch)).more or more;
   end if;
-  v_moved := stellwerk.advance_some(p_tenant_id, p_batch, false);
+  v_moved := stellwerk.advance_some(p_tenant_id, p_batch, false, p_taker);
   runs := v_moved.runs;
   steps := v_moved.steps;
   if runs < p_batch then
-    v_moved := stellwerk.advance_some(p_tenant_id, p_batch - runs, true);
+    v_moved := stellwerk.advance_some(p_tenant_id, p_batch - runs, true, p_taker);
     runs := runs + v_moved.runs;
     steps := steps + v_moved.steps;
   end if;
@@ -103,7 +103,7 @@ begin
   end if;
 end
 $$;
-comment on function stellwerk.pump_tenant(bigint, integer) is 'pump for one tenant.';
+comment on function stellwerk.pump_tenant(bigint, integer, stellwerk.taker) is 'pump for one tenant.';
 
 create or replace function stellwerk.lock_ready_runs(p_tenant_id bigint, p_limit integer)
 returns bigint[] language plpgsql set search_path = '' as $$
@@ -138,7 +138,8 @@ $$;
 comment on function stellwerk.lock_pending_runs(bigint, integer) is 'Locks runs that wait to be started and that nobody else holds, by priority.';
 
 -- As with events, runs are locked in the subtransaction that moves them.
-create or replace function stellwerk.advance_some(p_tenant_id bigint, p_limit integer, p_fresh boolean, out runs integer, out steps integer)
+create or replace function stellwerk.advance_some(
+  p_tenant_id bigint, p_limit integer, p_fresh boolean, p_taker stellwerk.taker, out runs integer, out steps integer)
 language plpgsql set search_path = '' as $$
 declare
   v_run_ids bigint[];
@@ -148,7 +149,7 @@ begin
   begin
     v_run_ids := case when p_fresh then stellwerk.lock_pending_runs(p_tenant_id, p_limit) else stellwerk.lock_ready_runs(p_tenant_id, p_limit) end;
     runs := cardinality(v_run_ids);
-    steps := case when runs > 0 then stellwerk.advance_runs(p_tenant_id, v_run_ids, p_fresh => p_fresh) else 0 end;
+    steps := case when runs > 0 then stellwerk.advance_runs(p_tenant_id, v_run_ids, p_fresh => p_fresh, p_taker => p_taker) else 0 end;
     return;
   exception when query_canceled or others then
     get stacked diagnostics v_message = message_text, v_state = returned_sqlstate;
@@ -160,7 +161,7 @@ begin
   steps := stellwerk.advance_in_halves(p_tenant_id, v_run_ids, p_fresh, v_state, v_message);
 end
 $$;
-comment on function stellwerk.advance_some(bigint, integer, boolean) is 'Locks up to so many runs that can move and moves them on: fresh ones, or those with a stored SQL step. One bad run never stops the others.';
+comment on function stellwerk.advance_some(bigint, integer, boolean, stellwerk.taker) is 'Locks up to so many runs that can move and moves them on: fresh ones, or those with a stored SQL step. One bad run never stops the others.';
 
 create or replace function stellwerk.advance_in_halves(p_tenant_id bigint, p_run_ids bigint[], p_fresh boolean, p_sqlstate text, p_message text)
 returns integer language plpgsql set search_path = '' as $$

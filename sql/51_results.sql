@@ -1,21 +1,24 @@
 -- Results that come from outside SQL: of worker steps, and whatever else ends a stored step. The fence that an attempt must
 -- pass, the moves that they make of runs, and that none is lost when what follows it raises.
 
-create or replace function stellwerk.complete_steps(p_worker_id bigint, p_tenant_id bigint, p_completions jsonb)
+create or replace function stellwerk.complete_steps(
+  p_worker_id bigint, p_tenant_id bigint, p_completions jsonb, p_types text[] default '{}', p_room integer default 0)
 returns jsonb language plpgsql security definer  -- workers have no right to write the tables
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
+  v_turns jsonb := stellwerk.fair_turns(stellwerk.turns_for(jsonb_array_length(p_completions)), p_tenant_id);
+  v_taker stellwerk.taker := row(p_worker_id, p_types, p_room - jsonb_array_length(v_turns));
   v_moves stellwerk.move[];
   v_late  jsonb;
 begin
   -- The results must not be lost when what follows them raises: then the successors are only stored, and pump goes on one by one.
   begin
-    v_moves := stellwerk.record_results(p_worker_id, p_tenant_id, p_completions, true);
+    v_moves := stellwerk.record_results(p_worker_id, p_tenant_id, p_completions, true, v_taker);
   exception when query_canceled or others then
     null;  -- told again, with its cause, when pump runs the step that raised
   end;
   if v_moves is null then
-    v_moves := stellwerk.record_results(p_worker_id, p_tenant_id, p_completions, false);
+    v_moves := stellwerk.record_results(p_worker_id, p_tenant_id, p_completions, false, null);
   end if;
   if cardinality(v_moves) > 0 then
     perform stellwerk.tell_watchers();
@@ -25,13 +28,14 @@ begin
       from jsonb_to_recordset(p_completions) c (run bigint, step bigint)
      where not exists (select 1 from unnest(v_moves) m where m.run_id = c.run and m.step_id = c.step);
   end if;
-  return jsonb_build_object('accepted', cardinality(v_moves), 'late', coalesce(v_late, '[]'),
-                            'ready', stellwerk.take_ready() || stellwerk.fair_turns(stellwerk.turns_for(cardinality(v_moves)), p_tenant_id));
+  return jsonb_build_object('accepted', cardinality(v_moves), 'late', coalesce(v_late, '[]'), 'begun', stellwerk.take_begun(),
+                            'ready', stellwerk.take_ready() || v_turns);
 end
 $$;
-comment on function stellwerk.complete_steps(bigint, bigint, jsonb) is 'Hands in results: array of { run, step, attempt, port, output } or { run, step, attempt, error: { class, message, retryable, detail, retry_after } }. A result of an attempt that is not the running one changes nothing and is named in late. Answers { accepted, late, ready }; ready as in pump.';
+comment on function stellwerk.complete_steps(bigint, bigint, jsonb, text[], integer) is 'Hands in results: array of { run, step, attempt, port, output } or { run, step, attempt, error: { class, message, retryable, detail, retry_after } }. A result of an attempt that is not the running one changes nothing and is named in late. The worker takes up to so many of the steps that become ready, of these types. Answers { accepted, late, begun, ready }; ready as in pump, begun as in pump_and_begin.';
 
-create or replace function stellwerk.record_results(p_worker_id bigint, p_tenant_id bigint, p_completions jsonb, p_execute boolean)
+create or replace function stellwerk.record_results(
+  p_worker_id bigint, p_tenant_id bigint, p_completions jsonb, p_execute boolean, p_taker stellwerk.taker)
 returns stellwerk.move[] language plpgsql set search_path = '' as $$
 declare
   v_given   record;
@@ -49,12 +53,12 @@ begin
   -- The fence: only the attempt that runs now, and only its worker, may end it.
   v_moves := stellwerk.ended_moves(p_tenant_id, v_given.runs, v_given.steps, v_given.ports, v_given.outputs, v_given.errors, v_given.attempts, p_worker_id);
   if cardinality(v_moves) > 0 then
-    perform stellwerk.move_runs(p_tenant_id, v_run_ids, v_moves, p_execute);
+    perform stellwerk.move_runs(p_tenant_id, v_run_ids, v_moves, p_execute, p_taker);
   end if;
   return v_moves;
 end
 $$;
-comment on function stellwerk.record_results(bigint, bigint, jsonb, boolean) is 'complete_steps in one go: locks the runs, writes the results that count and moves their runs on; without p_execute the successors are only stored. Answers the moves.';
+comment on function stellwerk.record_results(bigint, bigint, jsonb, boolean, stellwerk.taker) is 'complete_steps in one go: locks the runs, writes the results that count and moves their runs on; without p_execute the successors are only stored. Answers the moves.';
 
 create or replace function stellwerk.ended_moves(
   p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_ports text[], p_outputs jsonb[], p_errors jsonb[],
@@ -81,7 +85,8 @@ $$;
 comment on function stellwerk.ended_moves(bigint, bigint[], bigint[], text[], jsonb[], jsonb[], integer[], bigint, text) is 'Moves for stored steps that have ended elsewhere, with their ports and outputs, or errors; with a worker, only for attempts that it is running; with a state, only for steps in it.';
 
 -- In a paused run the successors of results are only stored, and freeze with it.
-create or replace function stellwerk.move_runs(p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[], p_execute boolean)
+create or replace function stellwerk.move_runs(
+  p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[], p_execute boolean, p_taker stellwerk.taker default null)
 returns void language plpgsql set search_path = '' as $$
 declare
   v_paused bigint[];
@@ -99,11 +104,11 @@ begin
     v_moves := array(select m from unnest(p_moves) m where m.run_id <> all (v_paused));
   end if;
   if cardinality(v_moves) > 0 then
-    perform stellwerk.advance_runs(p_tenant_id, v_runs, v_moves, p_execute => p_execute);
+    perform stellwerk.advance_runs(p_tenant_id, v_runs, v_moves, p_execute => p_execute, p_taker => p_taker);
   end if;
 end
 $$;
-comment on function stellwerk.move_runs(bigint, bigint[], stellwerk.move[], boolean) is 'Writes moves made outside SQL and moves their locked runs on; without p_execute successors are only stored.';
+comment on function stellwerk.move_runs(bigint, bigint[], stellwerk.move[], boolean, stellwerk.taker) is 'Writes moves made outside SQL and moves their locked runs on; without p_execute successors are only stored.';
 
 create or replace function stellwerk.apply_moves(p_tenant_id bigint, p_run_ids bigint[], p_moves stellwerk.move[])
 returns void language plpgsql set search_path = '' as $$

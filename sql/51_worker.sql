@@ -43,25 +43,14 @@ create or replace function stellwerk.begin_steps(p_worker_id bigint, p_tenant_id
 returns table (run_id bigint, step_id bigint, attempt integer, node_id text, type text, visit integer, config jsonb, timeout_seconds double precision,
                idempotency_key text, failures integer, workflow text, traceparent text, tenant text)
 language plpgsql security definer  -- workers have no right to write the tables
-set search_path = '' as $$
-begin
-  perform stellwerk.lock_runs(p_tenant_id, p_run_ids);
-  return query select * from stellwerk.begin_locked(p_worker_id, p_tenant_id, p_run_ids, p_step_ids);
-end
-$$;
-comment on function stellwerk.begin_steps(bigint, bigint, bigint[], bigint[]) is 'Takes queued worker steps for a worker, 15 seconds at a time, and answers each with its settings computed. Steps that have ended, are held by another worker, whose settings cannot be computed or that a rate limit puts off are left out.';
-
-create or replace function stellwerk.begin_locked(p_worker_id bigint, p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[])
-returns table (run_id bigint, step_id bigint, attempt integer, node_id text, type text, visit integer, config jsonb, timeout_seconds double precision,
-               idempotency_key text, failures integer, workflow text, traceparent text, tenant text)
-language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
-  c_lease constant interval := interval '15 seconds';
   v_tokens stellwerk.token[];
   v_taken  record;
   v_within integer[];
   v_tenant text;
 begin
+  perform stellwerk.lock_runs(p_tenant_id, p_run_ids);
   v_tokens := stellwerk.tokens_of(p_tenant_id, p_run_ids, p_step_ids, 'queued');
   if cardinality(v_tokens) = 0 then
     return;
@@ -93,7 +82,7 @@ begin
     end if;
   end if;
   select t.slug into v_tenant from stellwerk.tenant t where t.tenant_id = p_tenant_id;
-  perform stellwerk.take_steps(p_tenant_id, p_worker_id, v_taken.tokens, v_taken.inputs, v_taken.timeouts, c_lease);
+  perform stellwerk.take_steps(p_tenant_id, p_worker_id, v_taken.tokens, v_taken.inputs, v_taken.timeouts);
   perform stellwerk.tell_watchers();
   return query
     select u.run_id, u.step_id, u.attempt + 1, u.node_id, u.type, u.visit, v_taken.configs[u.ordinality],
@@ -105,56 +94,7 @@ begin
              runs_in, alone, joins, recount, ending, ordinality);
 end
 $$;
-comment on function stellwerk.begin_locked(bigint, bigint, bigint[], bigint[]) is 'begin_steps for runs that this transaction has locked.';
-
--- A worker with nothing else to do takes what has just become ready in the same call and transaction: a round trip and a
--- commit less before the first step. The queue rows stay, for the case that it dies; a job whose step has begun ends by itself.
-create or replace function stellwerk.pump_and_begin(p_batch integer, p_worker_id bigint, p_types text[], p_room integer)
-returns jsonb language plpgsql security definer  -- workers have no right to write the tables
-set search_path = '' as $$
-declare
-  v_answer jsonb := stellwerk.pump_tenants(p_batch);
-  v_begun  record;
-begin
-  select b.begun, b.rest into v_begun from stellwerk.begin_ready(p_worker_id, p_types, p_room, stellwerk.take_ready()) b;
-  return v_answer || jsonb_build_object('begun', v_begun.begun, 'ready', v_begun.rest || stellwerk.fair_turns(10));
-end
-$$;
-comment on function stellwerk.pump_and_begin(integer, bigint, text[], integer) is 'pump, which also begins up to so many of the steps that it has made ready, of these types, for a worker. Answers as pump does, and begun: [tenant, …] with the columns of begin_steps for each; ready names the others.';
-
--- Whoever enqueues a step has its run locked, so those of steps that this transaction has made ready are locked.
-create or replace function stellwerk.begin_ready(p_worker_id bigint, p_types text[], p_room integer, p_ready jsonb, out begun jsonb, out rest jsonb)
-language plpgsql set search_path = '' as $$
-declare
-  v_tenant record;
-  v_some   jsonb;
-begin
-  begun := '[]';
-  rest := '[]';
-  for v_tenant in
-    select r.tenant_id, r.chosen, array_agg(r.run_id) as runs, array_agg(r.step_id) as steps, jsonb_agg(r.entry) as entries
-      from (select e.value as entry, (e.value ->> 1)::bigint as tenant_id, (e.value ->> 2)::bigint as run_id, (e.value ->> 3)::bigint as step_id,
-                   e.value ->> 0 = any (p_types)
-                   and count(*) filter (where e.value ->> 0 = any (p_types)) over (order by e.place) <= p_room as chosen
-              from jsonb_array_elements(p_ready) with ordinality e (value, place)) r
-     group by r.tenant_id, r.chosen
-  loop
-    if v_tenant.chosen then
-      begin
-        select jsonb_agg(jsonb_build_array(v_tenant.tenant_id, b.run_id, b.step_id, b.attempt, b.node_id, b.type, b.visit, b.config, b.timeout_seconds,
-                                           b.idempotency_key, b.failures, b.workflow, b.traceparent, b.tenant))
-          into v_some from stellwerk.begin_locked(p_worker_id, v_tenant.tenant_id, v_tenant.runs, v_tenant.steps) b;
-        begun := begun || coalesce(v_some, '[]');
-        continue;
-      exception when others then
-        null;  -- told when they are begun by themselves, one by one
-      end;
-    end if;
-    rest := rest || v_tenant.entries;
-  end loop;
-end
-$$;
-comment on function stellwerk.begin_ready(bigint, text[], integer, jsonb) is 'Begins up to so many of the steps that this transaction has made ready, of these types, for a worker; rest are those that it left alone.';
+comment on function stellwerk.begin_steps(bigint, bigint, bigint[], bigint[]) is 'Takes queued worker steps for a worker, 15 seconds at a time, and answers each with its settings computed. Steps that have ended, are held by another worker, whose settings cannot be computed or that a rate limit puts off are left out.';
 
 -- A worker step whose expressions raise has failed before it began; the others of the batch go on.
 create or replace function stellwerk.render_safely(p_tenant_id bigint, p_token stellwerk.token, p_node stellwerk.plan_node, p_context jsonb)

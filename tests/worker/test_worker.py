@@ -24,6 +24,26 @@ def test_a_run_of_worker_steps_is_carried_out(chain, engine, start_worker, state
     assert len({step["output"]["key"] for step in steps}) == 3
 
 
+def test_a_worker_with_nothing_else_to_do_takes_a_whole_run_past_the_queue(
+    chain, engine, db, start_worker, state_of, wait_until
+) -> None:
+    start_worker()
+    run_id = engine.start_run(chain("quick", *["ok"] * 10))
+    wait_until(lambda: state_of(run_id) == "completed")
+    assert db.execute("select count(*) from stellwerk_queue.pgqueuer_log").fetchone() == (0,)
+
+
+def test_concurrency_bounds_also_what_is_begun_past_the_queue(chain, engine, db, start_worker, wait_until) -> None:
+    slug = chain("bounded", *["sleep 0.02"] * 5)
+    runs = [engine.start_run(slug) for _ in range(20)]
+    began = time.monotonic()
+    start_worker(concurrency=3)
+    done = "select count(*) from stellwerk.run where state = 'completed' and run_id = any(%s)"
+    wait_until(lambda: db.execute(done, [runs]).fetchone() == (20,))
+    assert time.monotonic() - began >= 20 * 5 * 0.02 / 3
+    assert db.execute("select max(attempt) from stellwerk.step where runs_in = 'worker'").fetchone() == (1,)
+
+
 def test_a_hundred_runs_at_once(chain, engine, db, start_worker, wait_until) -> None:
     slug = chain("many", "ok", "ok")
     runs = [engine.start_run(slug) for _ in range(100)]

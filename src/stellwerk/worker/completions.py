@@ -7,8 +7,9 @@ import json
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -34,6 +35,16 @@ class UnusableResult(Exception):
 
 
 @dataclass(slots=True)
+class Beginning:
+    """What a call that may begin steps is told, and what it has begun: of each the tenant, and what `BEGIN` answers."""
+
+    worker_id: int
+    types: list[str]
+    room: int
+    begun: list[list[Any]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Completion:
     """One attempt's end: the JSON text to send, and whom to tell when it is recorded."""
 
@@ -46,6 +57,8 @@ class Completion:
     recorded: Callable[[], None]
     fields: dict[str, Any]
     """What lines of the log about it have."""
+    place_kept: bool = False
+    """Its place among the steps that are carried out is kept for what follows in its run."""
 
     def log(self, level: int, message: str, *values: object) -> None:
         """A line about it."""
@@ -130,7 +143,9 @@ class Completions:
         busy: Callable[[], int],
         wake: Callable[[], None],
         take: Callable[[Iterable[tuple[str, int, int, int]]], None],
+        after: Callable[[Sequence[Completion]], AbstractContextManager[Beginning]],
     ) -> None:
+        self._after = after
         self._take = take
         self._connections = connections
         self._busy = busy
@@ -206,7 +221,7 @@ class Completions:
                 if (completion.run_id, completion.step_id) in late:
                     completion.log(logging.INFO, "the result came late and changes nothing")
                 completion.recorded()
-            if answer.get("ready"):
+            if answer.get("ready") or answer.get("begun"):
                 self._take(answer["ready"])
                 asyncio.get_running_loop().call_later(JOBS_LATER_SECONDS, self._wake)
             elif answer.get("accepted"):
@@ -215,17 +230,21 @@ class Completions:
 
     async def _call(self, batch: list[Completion]) -> dict[str, Any]:
         crash_at("before_commit")
-        rows = await self._connections.tuples(
-            "select stellwerk.complete_steps($1, $2, $3::jsonb)",
-            (
-                batch[0].worker_id,
-                batch[0].tenant_id,
-                "[" + ",".join(completion.as_json() for completion in batch) + "]",
-            ),
-            seconds=STATEMENT_SECONDS,
-        )
-        crash_at("after_commit")
-        answer: dict[str, Any] = rows[0][0] or {}
+        with self._after(batch) as call:
+            rows = await self._connections.tuples(
+                "select stellwerk.complete_steps($1, $2, $3::jsonb, $4, $5)",
+                (
+                    batch[0].worker_id,
+                    batch[0].tenant_id,
+                    "[" + ",".join(completion.as_json() for completion in batch) + "]",
+                    call.types,
+                    call.room,
+                ),
+                seconds=STATEMENT_SECONDS,
+            )
+            crash_at("after_commit")
+            answer: dict[str, Any] = rows[0][0] or {}
+            call.begun = answer.get("begun") or []
         return answer
 
     async def _refused(self, completion: Completion, error: BaseException) -> None:

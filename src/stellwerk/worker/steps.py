@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ import psycopg
 from stellwerk.executors import Executor
 from stellwerk.logs import frames_of
 from stellwerk.worker.attempts import Attempt, run_attempt
-from stellwerk.worker.completions import Completion, Completions, failure
+from stellwerk.worker.completions import Beginning, Completion, Completions, failure
 from stellwerk.worker.connections import RECONNECT_SECONDS, Connections, is_lost
 from stellwerk.worker.effects import Gate
 from stellwerk.worker.faults import crash_at
@@ -37,7 +37,7 @@ EXTEND_EVERY_SECONDS = 5.0
 LONG_SECONDS = 4.0
 STATEMENT_SECONDS = 45.0
 AT_REST = 10
-"""How many steps a worker that has nothing to do begins in the call that makes them ready."""
+"""How many steps a worker that has nothing to do begins in the pump that makes them ready."""
 
 Key = tuple[int, int, int]
 
@@ -67,16 +67,6 @@ class Running:
     lost: bool = False
 
 
-@dataclass(slots=True)
-class Beginning:
-    """What a call that may begin steps is told, and what it has begun: rows of tenant and what `BEGIN` answers."""
-
-    worker_id: int
-    types: list[str]
-    room: int
-    begun: list[list[Any]] = field(default_factory=list)
-
-
 @dataclass(eq=False)
 class Steps:
     """Everything between a job and its completions."""
@@ -96,11 +86,12 @@ class Steps:
 
     def __post_init__(self) -> None:
         self.room = Room(3 * self.concurrency)
-        self.completions = Completions(self.connections, lambda: self._executing, self.wake, self.take)
+        self.completions = Completions(self.connections, lambda: self._executing, self.wake, self.take, self._after)
         self._pending: deque[tuple[int, int, int, Ticket]] = deque()
         self._running: dict[Key, Running] = {}
         self._executing = 0
         self._beginning = 0
+        self._kept = 0
         self._work = asyncio.Event()
         self._began: set[asyncio.Task[None]] = set()
 
@@ -131,16 +122,25 @@ class Steps:
                 self._pending.append((tenant_id, run_id, step_id, Ticket(1, loop.create_future())))
                 self._work.set()
 
-    @contextmanager
-    def at_rest(self) -> Iterator[Beginning | None]:
-        """What a call may begin for this worker by itself: a few steps if it has nothing to do, else None.
-
-        Their places are kept until the call has ended, and what it has begun is carried out from then on.
-        """
-        room = min(AT_REST, self.concurrency)
+    def at_rest(self) -> AbstractContextManager[Beginning | None]:
+        """What a pump may begin by itself: a few steps if this worker has nothing to do, else None."""
         if self.stopping or self._pending or self._executing or self._beginning or self.in_hand:
-            yield None
-            return
+            return nullcontext()
+        return self._places(min(AT_REST, self.concurrency))
+
+    def _after(self, completions: Sequence[Completion]) -> AbstractContextManager[Beginning]:
+        """What the call that hands in these results may begin: a step for each place that is kept for its run."""
+        room = 0
+        for completion in completions:
+            room += completion.place_kept
+            completion.place_kept = False
+        self._kept -= room
+        ours = completions[0].worker_id == self.worker_id() and not self.stopping
+        return self._places(room if ours else 0)
+
+    @contextmanager
+    def _places(self, room: int) -> Iterator[Beginning]:
+        """Keep so many places until a call has ended; what it has begun is carried out from then on."""
         self._beginning += room
         call = Beginning(self.worker_id(), list(self.executors), room)
         try:
@@ -163,7 +163,7 @@ class Steps:
         while True:
             await self._work.wait()
             await asyncio.sleep(0)  # jobs that were fetched together are begun together
-            free = self.concurrency - self._executing - self._beginning
+            free = self.concurrency - self._executing - self._beginning - self._kept
             if not self._pending or free <= 0 or self.in_hand + self._beginning >= 3 * self.concurrency:
                 self._work.clear()
                 continue
@@ -274,8 +274,19 @@ class Steps:
                 body,
                 lambda: self._settled(running),
                 attempt.fields,
+                self._keep_place(),
             )
         )
+
+    def _keep_place(self) -> bool:
+        """Whether the place of a step that has ended stays with its run until its result is recorded.
+
+        Only while no others wait for it: what stands in the queue comes first, and is begun many at once.
+        """
+        if self.stopping or self._pending:
+            return False
+        self._kept += 1
+        return True
 
     def _settled(self, running: Running) -> None:
         attempt = running.attempt
