@@ -2,6 +2,8 @@
 
 A job only says which steps might be ready. `stellwerk.begin_steps` says which of them are ours to run, with their
 settings computed; those it does not name need nothing from us, and their job simply ends.
+
+Calls that pump or hand in results may begin steps too: as many as places are kept for them while the call goes on.
 """
 
 from __future__ import annotations
