@@ -153,9 +153,8 @@ $$;
 comment on function stellwerk.enqueue_steps(bigint, bigint[], bigint[], text[], integer[], timestamptz[]) is
 'Put worker steps into the queue and answer the job of each, in the same order. Steps of the same type, priority and due time share jobs. A due time of null means now.';
 
--- A worker that pumps or completes is told in the answer which steps have just become ready, if they are few, and may
--- begin them without a look into the queue: at rest that is a third of the time to the first step. Their queue rows stay,
--- for the case that it dies before.
+-- A worker that pumps or completes is told in the answer which steps have just been queued, if they are few, and may begin
+-- them without a look into the queue. Their queue rows stay, for the case that it dies before.
 create or replace function stellwerk.announce_ready(p_tenant_id bigint, p_run_ids bigint[], p_step_ids bigint[], p_types text[], p_due timestamptz[])
 returns void language plpgsql set search_path = '' as $$
 declare
