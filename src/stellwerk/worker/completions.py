@@ -36,7 +36,7 @@ class UnusableResult(Exception):
 
 @dataclass(slots=True)
 class Beginning:
-    """What a call that may begin steps is told, and what it has begun: of each the tenant, and what `BEGIN` answers."""
+    """What a call that may begin steps is told, and what it has begun: the tenant and what `begin_steps` answers."""
 
     worker_id: int
     types: list[str]
