@@ -110,6 +110,7 @@ class Worker:
     """Plays a worker process on a connection of its own, one call at a time."""
 
     def __init__(self, dsn: str, types: tuple[str, ...] = ("action.fonio_call",)) -> None:
+        self.types = types
         self.connection = psycopg.connect(dsn, autocommit=True)
         row = self.connection.execute(
             "select stellwerk.register_worker('test', 'here', 1, %s)", (list(types),)
@@ -131,14 +132,17 @@ class Worker:
                 (self.worker_id, [r for r, _ in refs], [s for _, s in refs]),
             ).fetchall()
 
-    def end(self, *taken: dict[str, Any], **result: Any) -> dict[str, Any]:
-        """Hand in `output=…` or `error=…` for steps that begin() answered."""
+    def end(
+        self, *taken: dict[str, Any], room: int = 0, types: tuple[str, ...] | None = None, **result: Any
+    ) -> dict[str, Any]:
+        """Hand in `output=…` or `error=…` for steps that begin() answered; with room, take as many of what follows."""
         result = result or {"output": {}}
         completions = [
             {"run": str(t["run_id"]), "step": str(t["step_id"]), "attempt": t["attempt"], **result} for t in taken
         ]
         row = self.connection.execute(
-            "select stellwerk.complete_steps(%s, 1, %s)", (self.worker_id, Jsonb(completions))
+            "select stellwerk.complete_steps(%s, 1, %s, %s, %s)",
+            (self.worker_id, Jsonb(completions), list(self.types if types is None else types), room),
         ).fetchone()
         assert row is not None
         answer: dict[str, Any] = row[0]

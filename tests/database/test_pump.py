@@ -9,31 +9,11 @@ import psycopg
 import pytest
 from database.helpers import START, Worker, call, document, node, run, start, states, transform
 from database.watching import events, on_row, value, watch
-from psycopg.types.json import Jsonb
 
 
 def pump_and_begin(worker: Worker, room: int = 10, types: tuple[str, ...] = ("action.fonio_call",)) -> dict[str, Any]:
     row = worker.connection.execute(
         "select stellwerk.pump_and_begin(500, %s, %s, %s)", (worker.worker_id, list(types), room)
-    ).fetchone()
-    assert row is not None
-    answer: dict[str, Any] = row[0]
-    return answer
-
-
-def end_and_begin(
-    worker: Worker,
-    taken: list[dict[str, Any]],
-    room: int,
-    types: tuple[str, ...] = ("action.fonio_call",),
-    **result: Any,
-) -> dict[str, Any]:
-    completions = [
-        {"run": str(t["run_id"]), "step": str(t["step_id"]), "attempt": t["attempt"], **(result or {"output": {}})}
-        for t in taken
-    ]
-    row = worker.connection.execute(
-        "select stellwerk.complete_steps(%s, 1, %s, %s, %s)", (worker.worker_id, Jsonb(completions), list(types), room)
     ).fetchone()
     assert row is not None
     answer: dict[str, Any] = row[0]
@@ -120,7 +100,7 @@ def chain(make_workflow, phone: str = "1") -> str:
 def test_who_hands_in_a_result_may_take_what_follows_without_the_queue(db, make_workflow, worker):
     run_id = start(db, chain(make_workflow))
     first = pump_and_begin(worker)
-    answer = end_and_begin(worker, begun(first), 1)
+    answer = worker.end(*begun(first), room=1)
     assert (answer["accepted"], answer["ready"]) == (1, [])
     assert [(entry[1], entry[4]) for entry in answer["begun"]] == [(run_id, "second")]
     assert states(db, run_id) == {"start": "completed", "first": "completed", "second": "running"}
@@ -129,13 +109,13 @@ def test_who_hands_in_a_result_may_take_what_follows_without_the_queue(db, make_
         1,
     )
     assert jobs(db) == 0
-    assert end_and_begin(worker, begun(answer), 1)["begun"] == []
+    assert worker.end(*begun(answer), room=1)["begun"] == []
     assert run(db, run_id)["state"] == "completed"
 
 
 def test_settings_are_computed_for_a_step_that_is_taken_at_once(db, make_workflow, worker):
     run_id = start(db, chain(make_workflow, "{{ steps.first.output.number }}"))
-    answer = end_and_begin(worker, begun(pump_and_begin(worker)), 5, output={"number": "+39 1"})
+    answer = worker.end(*begun(pump_and_begin(worker)), room=5, output={"number": "+39 1"})
     (entry,) = answer["begun"]
     assert entry[7]["phone"] == "+39 1"
     assert db.execute(
@@ -147,18 +127,18 @@ def test_without_room_for_it_what_follows_goes_through_the_queue(db, make_workfl
     slug = chain(make_workflow)
     runs = [start(db, slug) for _ in range(3)]
     taken = begun(pump_and_begin(worker))
-    answer = end_and_begin(worker, taken, 2)
+    answer = worker.end(*taken, room=2)
     assert len(answer["begun"]) == 2
     assert len(answer["ready"]) == 1
     assert sorted([entry[1] for entry in answer["begun"]] + [entry[2] for entry in answer["ready"]]) == runs
     assert jobs(db) == 1
-    assert end_and_begin(worker, begun(answer), 5, types=("bench.noop",))["begun"] == []
+    assert worker.end(*begun(answer), room=5, types=("bench.noop",))["begun"] == []
     assert len(worker.begin()) == 1
 
 
 def test_what_may_raise_is_begun_from_the_queue_where_it_fails_alone(db, make_workflow, worker):
     run_id = start(db, chain(make_workflow, "{{ 10 % steps.first.output.n }}"))
-    answer = end_and_begin(worker, begun(pump_and_begin(worker)), 5, output={"n": 0})
+    answer = worker.end(*begun(pump_and_begin(worker)), room=5, output={"n": 0})
     assert answer["begun"] == []
     assert worker.begin([(entry[2], entry[3]) for entry in answer["ready"]]) == []
     assert states(db, run_id)["second"] == "failed"
@@ -168,7 +148,7 @@ def test_a_paused_run_goes_no_further_when_its_result_comes(db, make_workflow, w
     run_id = start(db, chain(make_workflow))
     taken = begun(pump_and_begin(worker))
     db.execute("select stellwerk.pause_run(%s)", (run_id,))
-    answer = end_and_begin(worker, taken, 5)
+    answer = worker.end(*taken, room=5)
     assert (answer["accepted"], answer["begun"]) == (1, [])
     assert worker.begin([(entry[2], entry[3]) for entry in answer["ready"]]) == []
     assert run(db, run_id)["state"] == "paused"
@@ -178,7 +158,7 @@ def test_a_paused_run_goes_no_further_when_its_result_comes(db, make_workflow, w
 
 def test_steps_taken_at_once_by_a_worker_that_vanished_are_taken_over(db, make_workflow, worker, dsn, wait_until):
     run_id = start(db, chain(make_workflow))
-    answer = end_and_begin(worker, begun(pump_and_begin(worker)), 5)
+    answer = worker.end(*begun(pump_and_begin(worker)), room=5)
     assert len(answer["begun"]) == 1
     worker.vanish()
     other = Worker(dsn)
@@ -205,9 +185,9 @@ def test_a_join_of_two_branches_is_taken_at_once(db, make_workflow, worker):
     run_id = start(db, slug)
     a, b = sorted(pump_and_begin(worker)["begun"], key=lambda entry: entry[4])
     keys = ("tenant", "run_id", "step_id", "attempt")
-    assert end_and_begin(worker, [dict(zip(keys, a, strict=False))], 5, output={"x": "1"})["begun"] == []
+    assert worker.end(dict(zip(keys, a, strict=False)), room=5, output={"x": "1"})["begun"] == []
     assert states(db, run_id)["both"] == "joining"
-    answer = end_and_begin(worker, [dict(zip(keys, b, strict=False))], 5, output={"x": "2"})
+    answer = worker.end(dict(zip(keys, b, strict=False)), room=5, output={"x": "2"})
     ((_, _, step_id, attempt, name, _, _, config, *_),) = answer["begun"]
     assert (name, attempt, config["phone"]) == ("both", 1, "1-2")
     assert value(db, f"select cardinality(arrived) from stellwerk.step where step_id = {step_id}") == 2

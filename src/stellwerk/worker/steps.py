@@ -112,7 +112,7 @@ class Steps:
             self.made_room()
 
     def take(self, ready: Iterable[tuple[str, int, int, int]]) -> None:
-        """Begin steps (type, tenant, run, step) that a call has just made ready, before their job is seen.
+        """Begin steps (type, tenant, run, step) that a call has just queued, before their job is seen.
 
         The job stays in the queue, for the case that we die before; when it comes, it finds nothing left to do.
         """
