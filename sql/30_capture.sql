@@ -73,82 +73,147 @@ begin
 end
 $$;
 
--- Written for speed: the usual case is one test and one plain insert, with as few functions as can be, for each of them is
--- looked up and its rights are checked anew for every write of the application. Anybody may make a trigger that calls this
--- function on a table of his own, with any arguments; so the event names the table that it came from, and who processes it
--- looks whether that table is the watched one.
+create or replace function stellwerk.captured_row(p_row record)
+returns json language plpgsql stable set search_path = '' as $$
+declare
+  c_large constant integer := 100000;
+begin
+  if pg_column_size(p_row) > c_large then
+    return stellwerk.large_row_as_json(p_row);
+  end if;
+  return stellwerk.row_as_json(p_row);
+end
+$$;
+comment on function stellwerk.captured_row(record) is 'A row of any table as an event keeps it: as json, null if it is too large for one value.';
+
+-- Called in the conditions of capturing functions with the number of a table, which stands in the same condition as it is. So the answer
+-- becomes a part of the plan, and the plan depends on the table: PostgreSQL makes it anew, asking again, after any change of the table.
+create or replace function stellwerk.has_plain_columns(p_table oid)
+returns boolean language plpgsql immutable set search_path = '' as $$
+begin
+  return not exists (
+    select from pg_attribute a
+      join pg_type t on t.oid = a.atttypid
+     where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped
+       and case when t.typelem <> 0 and t.typlen = -1 then t.typelem else t.oid end <> all (array[
+             'bool', 'int2', 'int4', 'int8', 'numeric', 'text', 'varchar', 'bpchar', '"char"', 'name', 'uuid', 'json', 'jsonb',
+             'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'inet', 'cidr', 'macaddr', 'bit', 'varbit', 'oid']::regtype[]::oid[]));
+end
+$$;
+comment on function stellwerk.has_plain_columns(oid) is 'Whether all columns have types of PostgreSQL itself (or arrays of them) whose text no setting changes but the time zone: their json needs no care.';
+
+-- Each operation of a watch has a trigger function of its own, written for speed: one plain insert and no other expression, with as few
+-- functions as can be, for each of them is looked up and its rights are checked anew for every write of the application. What does not
+-- change is written into it. Anybody may put the function on a table of his own. So the event names the table that it came from, and who
+-- processes it looks whether that is the watched one; and only the watched table's own rows are made json with the owner's rights, if its
+-- columns are plain.
+create or replace function stellwerk.make_capture(p_tenant_id bigint, p_watch_id bigint, p_table oid, p_target text, p_operation text)
+returns void language plpgsql set search_path = '' as $$
+declare
+  c_body constant text := '
+begin
+  insert into stellwerk.event_inbox (tenant_id, watch_id, source_oid, target, operation, %1$s, cause, actor, traceparent)
+  values (%2$s, %3$s, %4$s, %5$L,
+          case when pg_try_advisory_xact_lock_shared(stellwerk.bell_key()) then %6$L else stellwerk.ring_and_answer(%6$L) end,
+          %7$s,
+          current_setting(''stellwerk.cause'', true), current_setting(''stellwerk.actor'', true), current_setting(''stellwerk.traceparent'', true));
+  return null;
+end
+';
+  c_row constant text := 'case when tg_relid = %2$L::oid and stellwerk.has_plain_columns(%2$L) and pg_column_size(%1$s) <= 100000
+               then row_to_json(%1$s) else stellwerk.captured_row(%1$s) end';
+  v_name   text := stellwerk.capture_name(p_watch_id, p_operation);
+  v_rows   text[] := string_to_array(case p_operation when 'insert' then 'new' when 'delete' then 'old' else 'old,new' end, ',');
+  v_source text := 'tg_relid';
+  v_role   text;
+begin
+  if (select c.relkind from pg_class c where c.oid = p_table) = 'p' then
+    -- A partition belongs to the watched table, and may be gone when the event is processed.
+    v_source := format('stellwerk.watched_table(tg_relid, %L)', p_table);
+  end if;
+  execute format(
+    'create or replace function stellwerk.%I() returns trigger language plpgsql security definer set search_path = '''' set timezone = ''UTC'' as %L', v_name,
+    format(c_body, array_to_string(v_rows, ', '), p_tenant_id, p_watch_id, v_source, p_target, p_operation,
+           (select string_agg(format(c_row, r.name, p_table), E',\n          ' order by r.place) from unnest(v_rows) with ordinality r (name, place))));
+  execute format('comment on function stellwerk.%I() is %L', v_name,
+    format('Trigger of watch %s: writes one event for each %s of %s that matches.', p_watch_id, p_operation, p_target));
+  execute format('revoke all on function stellwerk.%I() from public', v_name);
+  foreach v_role in array array['stellwerk_dba', 'stellwerk_web'] loop
+    if to_regrole(v_role) is not null then
+      execute format('grant execute on function stellwerk.%I() to %I', v_name, v_role);
+    end if;
+  end loop;
+end
+$$;
+comment on function stellwerk.make_capture(bigint, bigint, oid, text, text) is 'Makes the trigger function of a watch for one operation, or makes it anew.';
+
+create or replace function stellwerk.drop_capture(p_watch_id bigint, p_operation text)
+returns void language plpgsql set search_path = '' set client_min_messages = 'warning' as $$
+begin
+  execute format('drop function if exists stellwerk.%I()', stellwerk.capture_name(p_watch_id, p_operation));
+exception when dependent_objects_still_exist then
+  return;  -- somebody has put it on a table of his own; without the watch it does no harm
+end
+$$;
+comment on function stellwerk.drop_capture(bigint, text) is 'Drops the trigger function of a watch for one operation, if it is there and no trigger calls it.';
+
+create or replace function stellwerk.capture_name(p_watch_id bigint, p_operation text)
+returns text language sql immutable set search_path = ''
+return format('capture_%s_%s', p_watch_id, left(p_operation, 1));
+comment on function stellwerk.capture_name(bigint, text) is 'The name of the trigger function of a watch for one operation.';
+
+create or replace function stellwerk.watched_table(p_table oid, p_watched oid)
+returns oid language plpgsql stable set search_path = '' as $$
+begin
+  return case when exists (select from pg_partition_ancestors(p_table) a (relid) where a.relid = p_watched) then p_watched else p_table end;
+end
+$$;
+comment on function stellwerk.watched_table(oid, oid) is 'The watched table if the table is a partition of it, else the table itself.';
+
+-- Not in use any more but by triggers that were made before each watch had functions of its own. These go on as they are.
 create or replace function stellwerk.capture_row()
 returns trigger language plpgsql security definer  -- who writes to the watched table needs no right on ours
 set search_path = '' as $$
-declare
-  c_large constant integer := 100000;
-  v_old   json;
-  v_new   json;
 begin
-  if tg_op = 'INSERT' and tg_argv[3] is null and pg_column_size(new) <= c_large and current_setting('stellwerk.cause', true) is null
-     and current_setting('stellwerk.actor', true) is null and current_setting('stellwerk.traceparent', true) is null then
-    insert into stellwerk.event (tenant_id, watch_id, source_oid, target, operation, new, traceparent)
-    values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_relid, tg_argv[2], 'insert', stellwerk.row_as_json(new), null);
-  else
-    if tg_op <> 'INSERT' then
-      v_old := case when pg_column_size(old) > c_large then stellwerk.large_row_as_json(old) else stellwerk.row_as_json(old) end;
-    end if;
-    if tg_op <> 'DELETE' then
-      v_new := case when pg_column_size(new) > c_large then stellwerk.large_row_as_json(new) else stellwerk.row_as_json(new) end;
-    end if;
-    if tg_argv[3] is not null or current_setting('stellwerk.cause', true) <> '' or current_setting('stellwerk.actor', true) <> '' then
-      perform stellwerk.capture_carefully(
-        tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], tg_argv[3] is not null, tg_relid, lower(tg_op), v_old, v_new);
-      return null;
-    end if;
-    insert into stellwerk.event (tenant_id, watch_id, source_oid, target, operation, old, new)
-    values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_relid, tg_argv[2], lower(tg_op), v_old, v_new);
-  end if;
-  -- ring_if_asleep, written out: a call more would be a tenth of all that capturing a row costs.
-  if not pg_try_advisory_xact_lock_shared(stellwerk.bell_key()) then
-    perform stellwerk.ring('event');
-  end if;
+  insert into stellwerk.event_inbox (tenant_id, watch_id, source_oid, target, operation, old, new, cause, actor, traceparent)
+  values (tg_argv[0]::bigint, tg_argv[1]::bigint,
+          case when tg_argv[3] is null then tg_relid
+               else coalesce((select stellwerk.watched_table(tg_relid, w.target_oid) from stellwerk.table_watch w
+                               where w.tenant_id = tg_argv[0]::bigint and w.watch_id = tg_argv[1]::bigint), tg_relid) end,
+          tg_argv[2], lower(tg_op), case when tg_op <> 'INSERT' then stellwerk.captured_row(old) end,
+          case when tg_op <> 'DELETE' then stellwerk.captured_row(new) end,
+          current_setting('stellwerk.cause', true), current_setting('stellwerk.actor', true), current_setting('stellwerk.traceparent', true));
+  perform stellwerk.ring_if_asleep();
   return null;
 end
 $$;
-comment on function stellwerk.capture_row() is 'Trigger of a watch, for each matching row: writes one event. Arguments: tenant, watch, name of the table, and "partitioned" if it is.';
+comment on function stellwerk.capture_row() is 'Trigger of a watch that was set before watches had functions of their own, for each matching row: writes one event. Arguments: tenant, watch, name of the table, and "partitioned" if it is.';
 
 -- The engine sets stellwerk.cause to <run>/<depth> around the statements of its steps. Anybody may set it to anything.
-create or replace function stellwerk.capture_carefully(
-  p_tenant_id bigint, p_watch_id bigint, p_target text, p_partitioned boolean, p_table oid, p_operation text, p_old json, p_new json)
-returns void language plpgsql set search_path = '' as $$
-declare
-  c_max_depth constant integer := 8;
-  v_cause     text := current_setting('stellwerk.cause', true);
-  v_run_id    bigint;
-  v_depth     integer := 0;
-  v_tables    oid[] := array[p_table];
-  v_reason    text;
-begin
-  if v_cause ~ '^[0-9]{1,18}/[0-9]{1,6}$' then
-    v_run_id := split_part(v_cause, '/', 1)::bigint;
-    v_depth := split_part(v_cause, '/', 2)::integer + 1;
-    if v_depth > c_max_depth then
-      v_reason := 'suppressed: the chain of runs that cause each other is longer than 8';
-    end if;
-  end if;
-  if p_partitioned then
-    v_tables := array(select a.relid from pg_partition_ancestors(p_table) a (relid));
-  end if;
-  if not exists (select from stellwerk.table_watch w
-                  where w.tenant_id = p_tenant_id and w.watch_id = p_watch_id and w.target_oid = any (v_tables)) then
-    v_reason := 'captured by a trigger that belongs to no watch of this table';
-  end if;
-  insert into stellwerk.event (tenant_id, watch_id, target, operation, old, new, state, reason, caused_by_run_id, depth, actor)
-  values (p_tenant_id, p_watch_id, p_target, p_operation, p_old, p_new,
-          case when v_reason is null then 'pending' else 'ignored' end, v_reason, v_run_id, v_depth,
-          left(nullif(current_setting('stellwerk.actor', true), ''), 320));
-  if v_reason is null then
-    perform stellwerk.ring_if_asleep();
-  end if;
-end
-$$;
-comment on function stellwerk.capture_carefully(bigint, bigint, text, boolean, oid, text, json, json) is 'Writes the event of a change that a run made, that names its actor, or of a row of a partition, which is looked up now, for it may be gone later.';
+create or replace function stellwerk.causing_run(p_cause text)
+returns bigint language sql immutable parallel safe
+return case when p_cause ~ '^[0-9]{1,18}/[0-9]{1,6}$' then split_part(p_cause, '/', 1)::bigint end;
+comment on function stellwerk.causing_run(text) is 'The run that a cause names; null for what names none.';
+
+create or replace function stellwerk.depth_after(p_cause text)
+returns integer language sql immutable parallel safe
+return case when p_cause ~ '^[0-9]{1,18}/[0-9]{1,6}$' then split_part(p_cause, '/', 2)::integer + 1 else 0 end;
+comment on function stellwerk.depth_after(text) is 'How many runs stand in the chain of causes before a change with this cause.';
+
+create or replace function stellwerk.cause_text(p_run_id bigint, p_depth integer)
+returns text language sql immutable parallel safe
+return p_run_id || '/' || p_depth - 1;
+comment on function stellwerk.cause_text(bigint, integer) is 'The cause of a change from which causing_run and depth_after read these; null for a change from outside.';
+
+create or replace function stellwerk.actor_told(p_setting text)
+returns text language sql immutable parallel safe
+return left(nullif(p_setting, ''), 320);
+comment on function stellwerk.actor_told(text) is 'Whom the setting stellwerk.actor names, null if nobody.';
+
+create or replace function stellwerk.traceparent_told(p_setting text)
+returns text language sql immutable parallel safe
+return nullif(left(p_setting, 55), '');
+comment on function stellwerk.traceparent_told(text) is 'The trace that the setting stellwerk.traceparent names, null if none.';
 
 -- A statement trigger sees all rows of the statement at once and writes up to 500 of them as one row. It fires for every
 -- statement, so it may fail in more ways than a row trigger can; any error becomes one failed event.
@@ -156,9 +221,8 @@ create or replace function stellwerk.capture_statement()
 returns trigger language plpgsql security definer  -- who writes to the watched table needs no right on ours
 set search_path = '' set jit = off set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' as $$
 declare
-  v_cause     text := current_setting('stellwerk.cause', true);
-  v_run_id    bigint;
-  v_depth     integer := 0;
+  v_run_id    bigint := stellwerk.causing_run(current_setting('stellwerk.cause', true));
+  v_depth     integer := stellwerk.depth_after(current_setting('stellwerk.cause', true));
   v_operation text := lower(tg_op);
   v_pairs     boolean := tg_op = 'UPDATE';
   v_trigger   jsonb;
@@ -168,10 +232,6 @@ declare
   v_captured  boolean := false;
 begin
   begin
-    if v_cause <> '' and v_cause ~ '^[0-9]{1,18}/[0-9]{1,6}$' then
-      v_run_id := split_part(v_cause, '/', 1)::bigint;
-      v_depth := split_part(v_cause, '/', 2)::integer + 1;
-    end if;
     -- The condition comes from our table, never from the trigger's arguments, which anybody can choose on a table of his own.
     select t.made into v_trigger
       from stellwerk.table_watch w
@@ -188,11 +248,11 @@ begin
       v_captured := true;
       insert into stellwerk.event_batch (tenant_id, watch_id, target, operation, changes, change_count, caused_by_run_id, depth, actor)
       values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], v_operation, v_changes, v_count, v_run_id, v_depth,
-              left(nullif(current_setting('stellwerk.actor', true), ''), 320));
+              stellwerk.actor_told(current_setting('stellwerk.actor', true)));
     end loop;
     close v_rows;
   exception when others then
-    insert into stellwerk.event (tenant_id, watch_id, target, operation, state, reason, caused_by_run_id, depth)
+    insert into stellwerk.event_log (tenant_id, watch_id, target, operation, state, reason, caused_by_run_id, depth)
     values (tg_argv[0]::bigint, tg_argv[1]::bigint, tg_argv[2], v_operation, 'failed',
             format('the rows of one %s could not be captured: %s (%s)', v_operation, left(sqlerrm, 500), sqlstate), v_run_id, v_depth);
     return null;

@@ -37,6 +37,9 @@ begin
   superfluous := array(select t.tgname::text from pg_trigger t
                         where t.tgrelid = p_target and t.tgname ~ format('^stellwerk_%s_[iud]$', plan_watch.watch_id) and not t.tgisinternal
                           and (not right(t.tgname, 1) = any (array(select left(o.name, 1) from unnest(v_operations) o (name)))));
+  if not v_bulk then
+    perform stellwerk.make_capture(p_tenant_id, plan_watch.watch_id, p_target, p_target::text, o.name) from unnest(v_operations) o (name);
+  end if;
   triggers := (select jsonb_agg(stellwerk.plan_trigger(p_tenant_id, plan_watch.watch_id, p_target, o.name, p_condition, v_columns, v_bulk, v_keys) order by o.name)
                  from unnest(v_operations) o (name));
   update stellwerk.table_watch w set triggers = plan_watch.triggers
@@ -142,8 +145,6 @@ declare
   v_tenant    text := (select min(format('%s.%I = %L', v_row, r.tenant_column, p_tenant_id)) from stellwerk.registered_table r
                         where r.tenant_id = p_tenant_id and to_regclass(r.target) = p_target and r.tenant_column is not null);
   v_when      text := concat_ws(' and ', v_tenant, v_condition, v_changed);
-  v_arguments text := format('%L, %L, %L', p_tenant_id, p_watch_id, p_target)
-                      || case when (select c.relkind from pg_class c where c.oid = p_target) = 'p' then ', ''partitioned''' else '' end;
   v_statement text;
   v_query     text;
   v_check     text;
@@ -155,19 +156,19 @@ begin
       else format('select old as old_row, new as new_row from old_rows as old join new_rows as new on (%s)',
                   (select string_agg(format('old.%1$I = new.%1$I', k.name), ' and ') from unnest(p_keys) k (name)))
       end || case when v_when <> '' then ' where ' || v_when else '' end;
-    v_statement := format('create or replace trigger %I after %s on %s referencing %s for each statement execute function stellwerk.capture_statement(%s)',
+    v_statement := format('create or replace trigger %I after %s on %s referencing %s for each statement execute function stellwerk.capture_statement(%L, %L, %L)',
       v_name, p_operation, p_target,
       case p_operation when 'insert' then 'new table as new_rows' when 'delete' then 'old table as old_rows'
-                       else 'old table as old_rows new table as new_rows' end, v_arguments);
+                       else 'old table as old_rows new table as new_rows' end, p_tenant_id, p_watch_id, p_target);
     -- For a row trigger PostgreSQL compares literals with their columns' types when it makes the trigger; here a query that finds nothing does.
     v_check := format('select from (select null::%1$s) o (old_row) cross join (select null::%1$s) n (new_row) cross join lateral (select (o.old_row).*) old'
                       ' cross join lateral (select (n.new_row).*) new where %2$s', p_target, coalesce(nullif(v_when, ''), 'true'));
   else
-    v_statement := format('create or replace trigger %I after %s%s on %s for each row %sexecute function stellwerk.capture_row(%s)',
+    v_statement := format('create or replace trigger %I after %s%s on %s for each row %sexecute function stellwerk.%I()',
       v_name, p_operation,
       case when p_operation = 'update' and p_columns is not null
            then ' of ' || (select string_agg(quote_ident(c.name), ', ') from unnest(p_columns) c (name)) else '' end,
-      p_target, case when v_when <> '' then format('when (%s) ', v_when) else '' end, v_arguments);
+      p_target, case when v_when <> '' then format('when (%s) ', v_when) else '' end, stellwerk.capture_name(p_watch_id, p_operation));
   end if;
   return jsonb_strip_nulls(jsonb_build_object('name', v_name, 'operation', p_operation, 'statement', v_statement, 'check', v_check, 'query', v_query));
 end
@@ -189,3 +190,9 @@ returns text language sql stable set search_path = '' as $$
      and (p_columns is null or a.attname = any (p_columns))
 $$;
 comment on function stellwerk.changed_sql(regclass, text[]) is 'The condition that an update changed one of these columns, or any column.';
+
+-- Watches that are there get their functions as this file has them now.
+select stellwerk.make_capture(w.tenant_id, w.watch_id, w.target_oid, w.target, o.name)
+  from stellwerk.table_watch w
+ cross join lateral unnest(w.operations) o (name)
+ where to_regproc('stellwerk.' || stellwerk.capture_name(w.watch_id, o.name)) is not null;

@@ -217,6 +217,7 @@ begin
   elsif not stellwerk.may_act_for(p_tenant_id) then
     raise exception 'not allowed' using errcode = 'SW004';
   end if;
+  perform stellwerk.drop_capture(p_watch_id, o.name) from unnest('{insert,update,delete}'::text[]) o (name);
   if exists (select from stellwerk.triggers_of_watch(p_tenant_id, p_watch_id)) then
     update stellwerk.table_watch w
        set state = 'disarmed', checked_at = stellwerk.clock(), triggers = '[]', published = false,

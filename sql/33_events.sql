@@ -1,5 +1,48 @@
 -- Captured changes become runs: batches are unpacked into events, pending events start runs or say why they do not.
--- An event leaves the state pending in the transaction that inserts its run, so it starts one run, whatever dies when.
+-- An event leaves the inbox in the transaction that inserts its run, so it starts one run, whatever dies when.
+
+create or replace view stellwerk.event with (security_invoker = true) as
+select i.tenant_id, i.event_id, i.watch_id, i.target, i.operation, null::text as record_id, i.old, i.new, 'pending'::text as state,
+       null::bigint as run_id, null::text as reason, stellwerk.causing_run(i.cause) as caused_by_run_id, stellwerk.depth_after(i.cause) as depth,
+       i.created_at, null::timestamptz as processed_at, i.source_oid, i.login, stellwerk.actor_told(i.actor) as actor,
+       stellwerk.traceparent_told(i.traceparent) as traceparent
+  from stellwerk.event_inbox i
+union all
+select e.tenant_id, e.event_id, e.watch_id, e.target, e.operation, e.record_id, e.old, e.new, e.state, e.run_id, e.reason, e.caused_by_run_id,
+       e.depth, e.created_at, e.processed_at, e.source_oid, e.login, e.actor, e.traceparent
+  from stellwerk.event_log e;
+comment on view stellwerk.event is 'Every captured change of an application''s row: pending while it is in the inbox, then with what it started, or why nothing.';
+comment on column stellwerk.event.tenant_id is 'The tenant of the watch.';
+comment on column stellwerk.event.event_id is 'Opaque number that follows time.';
+comment on column stellwerk.event.watch_id is 'The watch that captured it.';
+comment on column stellwerk.event.target is 'The watched table.';
+comment on column stellwerk.event.operation is 'insert, update or delete.';
+comment on column stellwerk.event.record_id is 'The row''s primary key as text; several columns are joined by a comma. Null while it is pending.';
+comment on column stellwerk.event.old is 'The row before, as json (update, delete).';
+comment on column stellwerk.event.new is 'The row after, as json (insert, update).';
+comment on column stellwerk.event.state is 'pending, processed (run_id says what it started), ignored or failed (reason says why).';
+comment on column stellwerk.event.run_id is 'The run that it started.';
+comment on column stellwerk.event.reason is 'Why it started nothing.';
+comment on column stellwerk.event.caused_by_run_id is 'The run whose step changed the row; null for a change from outside.';
+comment on column stellwerk.event.depth is 'How many runs stand in the chain of causes before it; 0 for a change from outside.';
+comment on column stellwerk.event.created_at is 'When the row was changed, by the database''s clock.';
+comment on column stellwerk.event.processed_at is 'When it was processed.';
+comment on column stellwerk.event.source_oid is 'The table, or partition, whose trigger wrote it.';
+comment on column stellwerk.event.login is 'The database login that changed the row.';
+comment on column stellwerk.event.actor is 'For whom it said to do so: the setting stellwerk.actor of its session; null if it named nobody.';
+comment on column stellwerk.event.traceparent is 'The trace (W3C traceparent) that the transaction named in the setting stellwerk.traceparent.';
+
+create or replace function stellwerk.refuse_event_change()
+returns trigger language plpgsql set search_path = '' as $$
+begin
+  raise exception 'events are written by the triggers of watches and by pump alone'
+    using errcode = 'SW004', hint = 'stellwerk.retry_event has a failed one looked at again, stellwerk.forget_subject erases a person''s data; whoever owns the schema finds the rows in event_inbox and event_log.';
+end
+$$;
+comment on function stellwerk.refuse_event_change() is 'Trigger: nobody writes to the view event.';
+
+create or replace trigger event_stays instead of insert or update or delete on stellwerk.event
+  for each row execute function stellwerk.refuse_event_change();
 
 create or replace function stellwerk.unpack_event_batches(p_tenant_id bigint, p_limit integer)
 returns integer language plpgsql set search_path = '' as $$
@@ -19,7 +62,7 @@ begin
       perform stellwerk.unpack_event_batch(v_batch);
     exception when others then
       -- What cannot be taken apart is kept whole, to be read by a person.
-      insert into stellwerk.event (
+      insert into stellwerk.event_log (
         tenant_id, watch_id, target, operation, new, state, reason, caused_by_run_id, depth, created_at, login, actor, traceparent, processed_at)
       values (p_tenant_id, v_batch.watch_id, v_batch.target, v_batch.operation, v_batch.changes, 'failed',
               format('%s changes of one statement could not be read: %s', v_batch.change_count, left(sqlerrm, 500)),
@@ -34,17 +77,12 @@ comment on function stellwerk.unpack_event_batches(bigint, integer) is 'Turns ba
 -- json_array_elements takes an array apart without looking into its texts; -> would raise for one that holds \u0000.
 create or replace function stellwerk.unpack_event_batch(p_batch stellwerk.event_batch)
 returns void language plpgsql set search_path = '' as $$
-declare
-  c_max_depth constant integer := 8;
-  v_state  text := case when p_batch.depth > c_max_depth then 'ignored' else 'pending' end;
-  v_reason text := case when p_batch.depth > c_max_depth then 'suppressed: the chain of runs that cause each other is longer than 8' end;
 begin
-  insert into stellwerk.event (
-    tenant_id, watch_id, target, operation, old, new, state, reason, caused_by_run_id, depth, created_at, login, actor, traceparent)
+  insert into stellwerk.event_inbox (tenant_id, watch_id, target, operation, old, new, cause, created_at, login, actor, traceparent)
   select p_batch.tenant_id, p_batch.watch_id, p_batch.target, p_batch.operation,
          case p_batch.operation when 'delete' then r.element when 'update' then r.before end,
          case when p_batch.operation <> 'delete' then r.element end,
-         v_state, v_reason, p_batch.caused_by_run_id, p_batch.depth, p_batch.created_at, p_batch.login, p_batch.actor, p_batch.traceparent
+         stellwerk.cause_text(p_batch.caused_by_run_id, p_batch.depth), p_batch.created_at, p_batch.login, p_batch.actor, p_batch.traceparent
     from (select e.element, e.ordinality, lag(e.element) over (order by e.ordinality) as before
             from json_array_elements(p_batch.changes) with ordinality e (element, ordinality)) r
    where p_batch.operation <> 'update' or r.ordinality % 2 = 0
@@ -68,8 +106,8 @@ begin
   begin
     select array_agg(e.event_id), array_agg(e.size) into v_ids, v_sizes
       from (select v.event_id, coalesce(octet_length(v.new::text), 0)::bigint + coalesce(octet_length(v.old::text), 0) as size
-              from stellwerk.event v
-             where v.tenant_id = p_tenant_id and v.state = 'pending'
+              from stellwerk.event_inbox v
+             where v.tenant_id = p_tenant_id
              order by v.event_id limit p_limit for update skip locked) e;
     -- Large rows in small portions, so that memory stays bounded.
     for i in 1 .. coalesce(cardinality(v_ids), 0) loop
@@ -101,7 +139,7 @@ declare
   v_reason text;
 begin
   begin
-    perform from stellwerk.event e where e.tenant_id = p_tenant_id and e.event_id = p_event_id and e.state = 'pending' for update skip locked;
+    perform from stellwerk.event_inbox e where e.tenant_id = p_tenant_id and e.event_id = p_event_id for update skip locked;
     if found then
       perform stellwerk.start_event_runs(p_tenant_id, array[p_event_id]);
     end if;
@@ -109,11 +147,10 @@ begin
   exception when others then
     v_reason := format('%s (%s)', left(sqlerrm, 500), sqlstate);
   end;
-  update stellwerk.event e
-     set state = 'failed', processed_at = stellwerk.clock(), reason = v_reason
-   where e.tenant_id = p_tenant_id
-     and e.event_id in (select o.event_id from stellwerk.event o
-                         where o.tenant_id = p_tenant_id and o.event_id = p_event_id and o.state = 'pending' for update skip locked);
+  perform stellwerk.log_events(p_tenant_id, array_agg(e.event_id), '{null}', '{failed}', array[v_reason], null)
+     from (select o.event_id from stellwerk.event_inbox o
+            where o.tenant_id = p_tenant_id and o.event_id = p_event_id for update skip locked) e
+   having count(*) > 0;
 end
 $$;
 comment on function stellwerk.process_event(bigint, bigint) is 'Turns one pending event into a run, or notes why it starts none; what it raises becomes the reason of a failed event. Does nothing while another call holds it.';
@@ -121,6 +158,7 @@ comment on function stellwerk.process_event(bigint, bigint) is 'Turns one pendin
 create or replace function stellwerk.start_event_runs(p_tenant_id bigint, p_event_ids bigint[])
 returns void language plpgsql set search_path = '' as $$
 declare
+  c_max_depth constant integer := 8;
   v_plans   jsonb;
   v_ids     bigint[];
   v_records text[];
@@ -130,23 +168,26 @@ declare
   v_run_ids bigint[];
 begin
   select jsonb_object_agg(w.watch_id, stellwerk.event_plan(p_tenant_id, w.watch_id)) into v_plans
-    from (select distinct e.watch_id from stellwerk.event e
+    from (select distinct e.watch_id from stellwerk.event_inbox e
            where e.tenant_id = p_tenant_id and e.event_id = any (p_event_ids) and e.watch_id is not null) w;
   with found as materialized (
-    select e.event_id, e.operation, e.caused_by_run_id, e.depth, e.traceparent, 'db:' || e.login || coalesce(' for ' || e.actor, '') as created_by,
-           p.plan,
+    select e.event_id, e.operation, stellwerk.causing_run(e.cause) as caused_by_run_id, stellwerk.depth_after(e.cause) as depth,
+           stellwerk.traceparent_told(e.traceparent) as traceparent,
+           'db:' || e.login || coalesce(' for ' || stellwerk.actor_told(e.actor), '') as created_by, p.plan,
            -- Not even looked at where it is too large: to take 100 MB apart costs a gigabyte.
            case when s.size <= 8 * 1024 * 1024 then e.old::jsonb end as old,
            case when s.size <= 8 * 1024 * 1024 then e.new::jsonb end as new, s.size,
            case e.operation when 'delete' then e.old else e.new end::text as source,
            p.plan ? 'workflow_id' and case e.operation when 'delete' then e.old else e.new end is not null as ready
-      from stellwerk.event e
+      from stellwerk.event_inbox e
      cross join lateral (
-       select case when e.source_oid::text <> v_plans -> e.watch_id::text ->> 'table'
+       select case when stellwerk.depth_after(e.cause) > c_max_depth
+                   then '{"state": "ignored", "reason": "suppressed: the chain of runs that cause each other is longer than 8"}'
+                   when e.source_oid::text <> v_plans -> e.watch_id::text ->> 'table'
                    then '{"state": "ignored", "reason": "captured by a trigger that belongs to no watch of this table"}'
                    else v_plans -> e.watch_id::text end as plan) p
      cross join lateral (select greatest(octet_length(e.old::text), octet_length(e.new::text)) as size) s
-     where e.tenant_id = p_tenant_id and e.event_id = any (p_event_ids) and e.state = 'pending'
+     where e.tenant_id = p_tenant_id and e.event_id = any (p_event_ids)
   ), judged as materialized (
     select f.*, case f.operation when 'delete' then f.old else f.new end as payload,
            -- Most rows are small and plain and go to a workflow without a schema: the full look is for the others. Whether a number
@@ -172,12 +213,12 @@ begin
     v_run_ids := stellwerk.insert_runs(p_tenant_id, v_orders);
   end if;
   -- Those that start a run stand first, in the order of the runs.
-  perform stellwerk.note_events(p_tenant_id, v_ids, v_records, v_states, v_reasons, v_run_ids);
+  perform stellwerk.log_events(p_tenant_id, v_ids, v_records, v_states, v_reasons, v_run_ids);
 end
 $$;
 comment on function stellwerk.start_event_runs(bigint, bigint[]) is 'Inserts the runs of pending events and notes on each what became of it. Raises where a row cannot be read as jsonb.';
 
-create or replace function stellwerk.note_events(
+create or replace function stellwerk.log_events(
   p_tenant_id bigint, p_event_ids bigint[], p_records text[], p_states text[], p_reasons text[], p_run_ids bigint[])
 returns void language plpgsql
 -- While the table has no statistics a nested loop would compare each event with each other.
@@ -185,14 +226,20 @@ set search_path = '' set enable_nestloop = off as $$
 declare
   v_now timestamptz := stellwerk.clock();
 begin
-  update stellwerk.event e
-     set state = coalesce(u.state, 'processed'), reason = u.reason, run_id = u.run_id, processed_at = v_now,
-         record_id = coalesce(e.record_id, u.record_id)
-    from unnest(p_event_ids, p_records, p_states, p_reasons, p_run_ids) u (event_id, record_id, state, reason, run_id)
-   where e.tenant_id = p_tenant_id and e.event_id = any (p_event_ids) and e.event_id = u.event_id;
+  with gone as (
+    delete from stellwerk.event_inbox i where i.tenant_id = p_tenant_id and i.event_id = any (p_event_ids) returning i.*
+  )
+  insert into stellwerk.event_log (
+    tenant_id, event_id, watch_id, target, operation, record_id, old, new, state, run_id, reason, caused_by_run_id, depth, created_at,
+    processed_at, source_oid, login, actor, traceparent)
+  select g.tenant_id, g.event_id, g.watch_id, g.target, g.operation, u.record_id, g.old, g.new, coalesce(u.state, 'processed'), u.run_id, u.reason,
+         stellwerk.causing_run(g.cause), stellwerk.depth_after(g.cause), g.created_at, v_now, g.source_oid, g.login,
+         stellwerk.actor_told(g.actor), stellwerk.traceparent_told(g.traceparent)
+    from gone g
+    join unnest(p_event_ids, p_records, p_states, p_reasons, p_run_ids) u (event_id, record_id, state, reason, run_id) on u.event_id = g.event_id;
 end
 $$;
-comment on function stellwerk.note_events(bigint, bigint[], text[], text[], text[], bigint[]) is 'Writes what became of events: processed with their run, or the state and reason given.';
+comment on function stellwerk.log_events(bigint, bigint[], text[], text[], text[], bigint[]) is 'Moves events from the inbox to the log with what became of them: processed with their run, or the state and reason given.';
 
 create or replace function stellwerk.event_plan(p_tenant_id bigint, p_watch_id bigint)
 returns jsonb language plpgsql stable set search_path = '' as $$

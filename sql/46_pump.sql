@@ -54,7 +54,7 @@ begin
   more := false;
   -- One look for what is seldom there.
   select exists (select 1 from stellwerk.event_batch b where b.tenant_id = p_tenant_id) as batches,
-         exists (select 1 from stellwerk.event e where e.tenant_id = p_tenant_id and e.state = 'pending') as events,
+         exists (select 1 from stellwerk.event_inbox e where e.tenant_id = p_tenant_id) as events,
          exists (select 1 from stellwerk.webhook_delivery d where d.tenant_id = p_tenant_id and d.state = 'pending') as deliveries,
          exists (select 1 from stellwerk.timer_change c where c.tenant_id = p_tenant_id and c.seen_by is null) as timer_changes
     into v_waiting;

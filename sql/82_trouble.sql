@@ -161,7 +161,8 @@ declare
   v_tenant_id bigint := stellwerk.current_tenant_id();
   v_event     stellwerk.event;
 begin
-  select * into v_event from stellwerk.event e where e.tenant_id = v_tenant_id and e.event_id = retry_event.event_id for update;
+  perform from stellwerk.event_log e where e.tenant_id = v_tenant_id and e.event_id = retry_event.event_id for update;
+  select * into v_event from stellwerk.event e where e.tenant_id = v_tenant_id and e.event_id = retry_event.event_id;
   if v_event.event_id is null then
     raise exception 'there is no event %', coalesce(event_id::text, 'null') using errcode = 'SW007', hint = 'stellwerk.dead_letter lists those that failed.';
   elsif v_event.state <> 'failed' then
@@ -170,7 +171,10 @@ begin
     raise exception 'event % holds no row that could start a run', event_id
       using errcode = 'SW003', hint = 'Write the row again in the application, or start the workflow by hand.';
   end if;
-  update stellwerk.event e set state = 'pending', reason = null, processed_at = null where e.tenant_id = v_tenant_id and e.event_id = retry_event.event_id;
+  delete from stellwerk.event_log e where e.tenant_id = v_tenant_id and e.event_id = v_event.event_id;
+  insert into stellwerk.event_inbox (tenant_id, event_id, watch_id, source_oid, target, operation, created_at, login, old, new, cause, actor, traceparent)
+  values (v_tenant_id, v_event.event_id, v_event.watch_id, v_event.source_oid, v_event.target, v_event.operation, v_event.created_at, v_event.login,
+          v_event.old, v_event.new, stellwerk.cause_text(v_event.caused_by_run_id, v_event.depth), v_event.actor, v_event.traceparent);
   perform stellwerk.ring_if_asleep();
 end
 $$;

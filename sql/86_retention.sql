@@ -261,7 +261,7 @@ begin
                         where u.run_id <> all (v_ids));
   end if;
   if p_with_events and v_events is not null then
-    delete from stellwerk.event e where e.tenant_id = p_tenant_id and e.event_id = any (v_events) and e.state <> 'pending';
+    delete from stellwerk.event_log e where e.tenant_id = p_tenant_id and e.event_id = any (v_events);
   end if;
   delete from stellwerk.run r
    where r.tenant_id = p_tenant_id and r.run_id between v_ids[1] and v_ids[cardinality(v_ids)] and r.run_id = any (v_ids);
@@ -341,13 +341,13 @@ begin
            count(*) < c_page or bool_or(x.created_at >= v_before) as ends
       into v_page
       from (select e.event_id, e.created_at,
-                   e.state <> 'pending' and coalesce(e.processed_at, e.created_at) < v_before
+                   coalesce(e.processed_at, e.created_at) < v_before
                      and (p_policy.events is not null or e.state <> 'processed') as expired
-              from stellwerk.event e
+              from stellwerk.event_log e
              where e.tenant_id = p_tenant_id and e.event_id > v_position
              order by e.event_id limit c_page) x;
     if v_page.expired is not null then
-      delete from stellwerk.event e
+      delete from stellwerk.event_log e
        where e.tenant_id = p_tenant_id and e.event_id between v_page.first and v_page.last and e.event_id = any (v_page.expired);
       removed := removed + cardinality(v_page.expired);
       more := true;

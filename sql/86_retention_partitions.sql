@@ -16,7 +16,7 @@ begin atomic
   select t.place, t.name, t.key, ('stellwerk.' || t.sequence)::regclass
     from (values (1, 'step_attempt', 'run_id', 'run_id_seq'), (2, 'scope', 'run_id', 'run_id_seq'), (3, 'loop', 'run_id', 'run_id_seq'),
                  (4, 'step', 'run_id', 'run_id_seq'), (5, 'run', 'run_id', 'run_id_seq'),
-                 (6, 'event', 'event_id', 'event_id_seq'), (7, 'audit_log', 'audit_id', 'audit_id_seq')) t (place, name, key, sequence);
+                 (6, 'event_log', 'event_id', 'event_id_seq'), (7, 'audit_log', 'audit_id', 'audit_id_seq')) t (place, name, key, sequence);
 end;
 comment on function stellwerk.partitioned_tables() is 'The tables with partitions, the column that decides, and the sequence that it comes from.';
 
@@ -162,6 +162,10 @@ begin
       from stellwerk.partitions() p
       join stellwerk.partitioned_tables() t on t.name = p.parent
      where p.upper <= pg_sequence_last_value(t.sequence)
+       -- An event that still waits comes to the range of its number.
+       and not (t.name = 'event_log' and exists (
+             select from stellwerk.tenant n
+              where exists (select from stellwerk.event_inbox i where i.tenant_id = n.tenant_id and i.event_id < p.upper)))
      group by t.key, p.upper order by p.upper
   loop
     v_empty := true;

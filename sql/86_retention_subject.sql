@@ -61,7 +61,7 @@ begin
     raise exception 'runs of this subject have not ended: %', left(v_live, 200)
       using errcode = 'SW003', hint = 'Cancel them or let them end; include_live => true erases their data under them.';
   elsif not include_live
-        and (exists (select from stellwerk.event e where e.tenant_id = v_tenant_id and e.event_id = any (v_events) and e.state = 'pending')
+        and (exists (select from stellwerk.event_inbox e where e.tenant_id = v_tenant_id and e.event_id = any (v_events))
              or exists (select from stellwerk.webhook_delivery d
                          where d.tenant_id = v_tenant_id and d.delivery_id = any (v_received) and d.state = 'pending')
              or exists (select from stellwerk.event_batch b where b.tenant_id = v_tenant_id and position(v_value in b.changes::text) > 0)) then
@@ -77,7 +77,10 @@ begin
     perform stellwerk.forget_runs(v_tenant_id, v_runs[i * 500 + 1:i * 500 + 500], v_value);
   end loop;
   perform stellwerk.forget_cases(v_tenant_id, v_cases, v_value);
-  update stellwerk.event e
+  update stellwerk.event_inbox e
+     set old = case when e.old is not null then '{"forgotten": true}'::json end, new = case when e.new is not null then '{"forgotten": true}'::json end
+   where e.tenant_id = v_tenant_id and e.event_id = any (v_events);
+  update stellwerk.event_log e
      set old = case when e.old is not null then '{"forgotten": true}'::json end, new = case when e.new is not null then '{"forgotten": true}'::json end,
          record_id = case when position(v_value in e.record_id) > 0 then 'forgotten' else e.record_id end,
          reason = case when position(v_value in e.reason) > 0 then 'forgotten' else e.reason end

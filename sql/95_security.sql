@@ -65,7 +65,7 @@ begin
        where p.pronamespace = 'stellwerk'::regnamespace
          and (not p.prosecdef and p.prorettype <> 'trigger'::regtype
               -- Who may put triggers on a table may watch it, and needs the functions behind the triggers; they check the rest.
-              or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname in ('capture_row', 'capture_statement', 'note_row_change'))
+              or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname ~ '^(capture_[0-9]+_[iud]|capture_row|capture_statement|note_row_change)$')
               or p.proname in ('current_tenant_id', 'may_act_for', 'missing_rights', 'store_registered_table', 'store_registered_function')
               or (v_role in ('stellwerk_dba', 'stellwerk_web') and p.proname = any (v_public_verbs))
               or (v_role = 'stellwerk_web' and p.proname = any (v_web_verbs))

@@ -106,7 +106,7 @@ TABLES = (
     Copied("timer", RUN_STEP, unnumbered="timer_id"),
     Copied("wait", {**RUN_STEP, "correlation": "case when o.correlation is not null then c.run_id::text end"}),
     Copied("run_log", {**RUN_STEP, "message": WORDS.format("o.message")}, unnumbered="log_id"),
-    Copied("event", {**RUN, "event_id": "c.run_id * 2", "record_id": "c.run_id::text", "new": JSON.format("new") + "::json"}),
+    Copied("event_log", {**RUN, "event_id": "c.run_id * 2", "record_id": "c.run_id::text", "new": JSON.format("new") + "::json"}),
     Copied("user_task", {**RUN_STEP, "task_id": "c.run_id", "title": WORDS.format("o.title")}),
     Copied("user_task_comment", {"task_id": "c.run_id", "body": WORDS.format("o.body")}, "task_id", "comment_id"),
     Copied("user_task_decision", {"task_id": "c.run_id"}, "task_id"),
@@ -255,9 +255,9 @@ select k.tenant_id, k.workflow_id, k.idempotency_key, k.run_id from keyed k
 # A fifth of the events started nothing; what people did stands in the audit log.
 BESIDE = (
     """
-    insert into stellwerk.event (tenant_id, event_id, watch_id, target, operation, record_id, old, new, state, reason, created_at, processed_at, source_oid)
+    insert into stellwerk.event_log (tenant_id, event_id, watch_id, target, operation, record_id, old, new, state, reason, created_at, processed_at, source_oid)
     select e.tenant_id, e.event_id + 1, e.watch_id, e.target, 'update', e.record_id, e.new, e.new, x.state, x.reason, e.created_at + interval '1 minute', e.created_at + interval '1 minute', e.source_oid
-      from stellwerk.event e
+      from stellwerk.event_log e
      cross join lateral (select case when e.event_id % 200 = 0 then 'failed' else 'ignored' end as state,
                                 case when e.event_id % 200 = 0 then 'the payload does not fit the schema of the workflow' else 'no trigger takes it' end as reason) x
      where e.event_id % 8 = 0 order by e.event_id

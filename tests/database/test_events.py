@@ -208,3 +208,71 @@ def test_the_pump_carries_rows_to_their_end(orders, run_all):
     run_all(orders)
     assert orders.execute("select state, count(*) from stellwerk.run group by 1").fetchall() == [("completed", 1200)]
     assert orders.execute("select state, count(*) from stellwerk.event group by 1").fetchall() == [("processed", 1200)]
+
+
+# -- the view that shows the inbox and the log as one ----------------------------------------------------------------------
+
+
+def test_an_event_stays_the_same_while_it_moves_between_inbox_and_log(orders, make_workflow, run_all):
+    """Captured, processed, failed and tried again: what was known of the change is known ever after."""
+    make_workflow(
+        on_row() | {"input_schema": {"type": "object", "properties": {"total": {"type": "number", "minimum": 5}}}}
+    )
+    watch(orders, operations=["update"])
+    orders.execute("insert into orders (total) values (7)")
+    orders.execute("""
+        set stellwerk.cause = '7/2';
+        set stellwerk.actor = 'ada@example.org';
+        set stellwerk.traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
+        update orders set total = 1;
+        reset stellwerk.cause""")
+    same = "event_id, watch_id, target, operation, old::text, new::text, caused_by_run_id, depth, created_at, source_oid, login, actor, traceparent"
+    (captured,) = events(orders, same, "state = 'pending' and record_id is null and processed_at is null")
+    assert captured[6:8] == (7, 3)
+    assert captured[-2:] == ("ada@example.org", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    run_all(orders)
+    assert events(orders, same, "state = 'failed' and record_id = '1' and processed_at is not null") == [captured]
+    value(orders, "select stellwerk.retry_event(%(event)s)", event=captured[0])
+    assert events(orders, same, "state = 'pending' and reason is null and processed_at is null") == [captured]
+    assert value(orders, "select count(*) from stellwerk.event_log") == 0
+    make_workflow(on_row())
+    run_all(orders)
+    assert events(orders, same, "state = 'processed' and run_id is not null") == [captured]
+
+
+def test_nobody_writes_to_the_view(orders):
+    watch(orders)
+    orders.execute("insert into orders default values")
+    for statement in (
+        "insert into stellwerk.event (tenant_id, target, operation) values (1, 'x', 'insert')",
+        "update stellwerk.event set state = 'processed'",
+        "delete from stellwerk.event",
+    ):
+        with pytest.raises(psycopg.DatabaseError, match="alone") as caught:
+            orders.execute(statement)
+        assert caught.value.sqlstate == "SW004"
+        with orders.transaction():
+            orders.execute("set local role stellwerk_dba")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), orders.transaction():
+                orders.execute(statement)
+    assert events(orders, "state") == [("pending",)]
+
+
+def test_what_is_pending_is_read_from_the_inbox_alone_and_what_is_not_from_the_log(orders):
+    def plan(query: str) -> str:
+        return "\n".join(
+            row[0] for row in orders.execute(f"explain (costs off) select event_id from stellwerk.event where {query}")
+        )
+
+    orders.execute("set enable_seqscan = off")
+    pending = plan("tenant_id = 1 and state = 'pending' order by event_id limit 50")
+    assert "event_inbox" in pending
+    assert "event_log" not in pending
+    failed = plan("tenant_id = 1 and state = 'failed' order by event_id desc limit 50")
+    assert "event_inbox" not in failed
+    assert "Seq Scan" not in failed
+    newest = plan("tenant_id = 1 order by event_id desc limit 50")
+    assert "->  Sort" not in newest
+    assert "Seq Scan" not in newest
+    one = plan("tenant_id = 1 and event_id = 5")
+    assert one.count("Scan using") == 2  # the inbox, and the one range of the log that the number belongs to

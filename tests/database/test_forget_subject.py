@@ -68,7 +68,7 @@ def places_with(db, text):
 def test_a_persons_data_are_found_shown_and_erased(persons):
     db = persons
     before = places_with(db, "ada@")
-    assert {"run", "step", "scope", "variable", "run_log", "notification", "event", "backoffice_case", "signal", "audit_log"} <= set(before)  # fmt: skip
+    assert {"run", "step", "scope", "variable", "run_log", "notification", "event_log", "backoffice_case", "signal", "audit_log"} <= set(before)  # fmt: skip
     bob = {name: count(db, name, f"to_json({name})::text like '%bob@%'") for name in before}
     rows = {name: count(db, name) for name in before}
     found = db.execute("select place, id, what from stellwerk.forget_subject('customer', 'ada@example.org')").fetchall()

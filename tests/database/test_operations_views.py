@@ -162,7 +162,7 @@ def test_an_event_that_could_start_nothing_is_a_dead_letter_and_can_be_looked_at
 
 def test_an_event_without_a_row_cannot_be_looked_at_again(db):
     (event_id,) = db.execute("""
-        insert into stellwerk.event (tenant_id, target, operation, state, reason, processed_at)
+        insert into stellwerk.event_log (tenant_id, target, operation, state, reason, processed_at)
         values (1, 'public.gone', 'insert', 'failed', 'the row could not be read', now()) returning event_id""").fetchone()
     with pytest.raises(psycopg.Error) as caught:
         db.execute("select stellwerk.retry_event(%s)", (event_id,))

@@ -23,7 +23,7 @@ from database.housekeeping import (
 
 MIGRATION = Path(__file__).parents[2] / "migrations" / "0010_retention.sql"
 OF_RUNS = ("run", "step", "step_attempt", "scope", "loop")
-PARTITIONED = (*OF_RUNS, "event", "audit_log")
+PARTITIONED = (*OF_RUNS, "event_log", "audit_log")
 
 
 # -- partitions -------------------------------------------------------------------------------------------------------
@@ -38,10 +38,10 @@ def test_the_next_range_is_made_half_a_range_ahead(db, make_workflow, run_all):
     assert len(keep_partitions(db)) == 4
     for table in OF_RUNS:
         assert (f"{table}_{SIZE}", SIZE, 2 * SIZE) in partitions(db, table)
-    assert len(partitions(db, "event")) == 2
+    assert len(partitions(db, "event_log")) == 2
     use_numbers(db, "event_id_seq", SIZE // 2 + 1)
     use_numbers(db, "audit_id_seq", SIZE // 2 + 1)
-    assert keep_partitions(db) == [f"made event_{SIZE}", f"made audit_log_{SIZE}"]
+    assert keep_partitions(db) == [f"made event_log_{SIZE}", f"made audit_log_{SIZE}"]
     # Runs go on over the border.
     make_workflow(RICH)
     use_numbers(db, "run_id_seq", SIZE - 2)
@@ -211,8 +211,10 @@ def into_one_partition(db):
 
 
 def first_ranges():
-    """The part of the migration that makes them."""
-    return re.search(r"do \$first\$.*?\$first\$;", MIGRATION.read_text(), re.DOTALL)[0]
+    """The statement of the migration that made the first ranges, with the name that the log of events has now."""
+    return re.search(r"do \$first\$.*?\$first\$;", MIGRATION.read_text(), re.DOTALL)[0].replace(
+        "'event'", "'event_log'"
+    )
 
 
 def test_an_upgrade_loses_no_run_in_flight(db, dsn, make_workflow, run_all):
@@ -372,11 +374,11 @@ def test_what_names_its_run_reads_one_partition(spread, query):
         "select run_id from stellwerk.step where tenant_id = 1 and state = 'queued' and runs_in = 'sql' and due_at is null",
         "select run_id from stellwerk.run where tenant_id = 1 and state = 'pending' and not held order by priority desc, run_id limit 500",
         "select step_id from stellwerk.step where tenant_id = 1 and state = 'running' and lease_until < now()",
-        "select event_id from stellwerk.event where tenant_id = 1 and state = 'pending' order by event_id limit 500",
+        "select event_id from stellwerk.event where tenant_id = 1 and state = 'failed' order by event_id desc limit 50",
     ],
 )
 def test_what_looks_for_work_uses_the_partial_index_of_each_partition(spread, query):
     spread.execute("set enable_seqscan = off")
     plan = "\n".join(row[0] for row in spread.execute(f"explain (costs off) {query}").fetchall())
     assert "Seq Scan" not in plan
-    assert plan.count("Index") >= len(partitions(spread, "event" if "stellwerk.event" in query else "run"))
+    assert plan.count("Index") >= len(partitions(spread, "event_log" if "stellwerk.event" in query else "run"))

@@ -206,7 +206,7 @@ def test_what_is_done_is_not_read_again(db, make_workflow, worker, wait_until):
         )
     )
     db.execute("create table orders (id int primary key)")
-    db.execute("alter table stellwerk.event_default set (autovacuum_enabled = off)")
+    db.execute("alter table stellwerk.event_inbox set (autovacuum_enabled = off)")
     db.execute("alter table stellwerk.run_default set (autovacuum_enabled = off)")
     db.execute("alter table stellwerk.step_default set (autovacuum_enabled = off)")
     watch(db)
@@ -215,9 +215,9 @@ def test_what_is_done_is_not_read_again(db, make_workflow, worker, wait_until):
         db.execute("insert into orders values (%s)", (number,))
         worker.end(*begun(pump_and_begin(worker)))
     assert value(db, "select count(*) from stellwerk.run where state = 'completed'") == rows
-    assert entries_read(db, "select from stellwerk.event where tenant_id = 1 and event_id > 0") >= rows
+    assert entries_read(db, "select from stellwerk.event_log where tenant_id = 1 and event_id > 0") >= rows
     for look in (
-        "select from stellwerk.event where tenant_id = 1 and state = 'pending'",
+        "select from stellwerk.event_inbox where tenant_id = 1",
         "select from stellwerk.run where tenant_id = 1 and state = 'pending' and not held",
         "select from stellwerk.step where tenant_id = 1 and state = 'running'",
     ):

@@ -151,7 +151,7 @@ def test_events_go_with_their_runs_or_by_a_rule_of_their_own(db, make_workflow, 
     assert count(db, "event", "state = 'processed'") == 2
     assert count(db, "event", "state = 'ignored'") == 2
     db.execute(
-        "update stellwerk.event set created_at = now() - interval '5 days', processed_at = now() - interval '5 days'"
+        "update stellwerk.event_log set created_at = now() - interval '5 days', processed_at = now() - interval '5 days'"
     )
     first = db.execute("select min(run_id) from stellwerk.run").fetchone()[0]
     ended(db, first, "5 days")
@@ -168,7 +168,7 @@ def test_a_pending_event_is_never_removed(db, make_workflow):
     db.execute(ORDERS)
     watch(db)
     db.execute("insert into orders (total) values (20)")
-    db.execute("update stellwerk.event set created_at = now() - interval '5 days'")
+    db.execute("update stellwerk.event_inbox set created_at = now() - interval '5 days'")
     db.execute("select stellwerk.set_retention(runs => '1 day', events => '1 day')")
     house(db)
     assert count(db, "event") == 1
@@ -355,7 +355,7 @@ def test_a_worker_and_a_dba_may_keep_house_with_the_owners_rights(db, make_workf
             db.execute("select stellwerk.forget_subject('mail', 'ada@example.org', dry_run => false)")
             db.execute("select stellwerk.set_retention(runs => '0')")
         answer = house(db)
-        assert answer.get("partition") == {"stellwerk_dba": f"made event_{SIZE}"}.get(group)
+        assert answer.get("partition") == {"stellwerk_dba": f"made event_log_{SIZE}"}.get(group)
         db.execute("reset role")
     assert count(db, "run") == 0
 

@@ -153,7 +153,7 @@ def test_a_page_looks_at_so_many_runs_and_says_where_it_stopped(db: Any, runs: d
 
 def test_events_and_entries_are_looked_through_in_portions(db: Any) -> None:
     db.execute(
-        "insert into stellwerk.event (tenant_id, target, operation, record_id, state) select 1, 'public.t', 'insert', n::text, 'ignored' from generate_series(1, 5) n"
+        "insert into stellwerk.event_log (tenant_id, target, operation, record_id, state) select 1, 'public.t', 'insert', n::text, 'ignored' from generate_series(1, 5) n"
     )
     newest = db.execute("select max(event_id) from stellwerk.event").fetchone()[0]
     query = "select * from stellwerk.look_for_events(record => '1', before => %s, depth => 3)"

@@ -272,6 +272,12 @@ def test_runs_in_flight_end_as_they_would_have_ended(then, old, empty_dsn, expec
     assert rows(old) == before
     assert broken(old) == []
 
+    # The watch was set by the earlier version, and its trigger is the one that it made then.
+    old.execute("insert into shop.lead (name) values ('Ada')")
+    numbers = [
+        n for (n,) in old.execute("select event_id from stellwerk.event order by created_at, event_id").fetchall()
+    ]
+    assert numbers == sorted(set(numbers))
     old.execute("insert into shop.gate values (true)")
     live = [flight.run_id for flight in player.flights if flight.run_id not in ended]
     assert start(old, "straight", PHONE, key="once") == late[0].run_id
@@ -292,7 +298,7 @@ def test_runs_in_flight_end_as_they_would_have_ended(then, old, empty_dsn, expec
     for flight in player.flights:
         assert outcome(old, flight.run_id) == expected[flight.slug, str(flight.payload), False], flight
     leads = old.execute("select run_id from stellwerk.run_overview where workflow = 'by-row'").fetchall()
-    assert [outcome(old, run_id) for (run_id,) in leads] == [expected["by-row", "", False]] * 2
+    assert [outcome(old, run_id) for (run_id,) in leads] == [expected["by-row", "", False]] * 3
 
 
 @pytest.mark.parametrize("upgraded", ["after it failed", "while it ran"])

@@ -8,6 +8,7 @@ import threading
 import psycopg
 import pytest
 from database.watching import ORDERS, acting_as, events, on_row, process, value, watch
+from psycopg import sql
 
 
 @pytest.fixture
@@ -255,6 +256,43 @@ def test_ending_a_watch_takes_its_triggers_away(orders):
     assert events(orders, "state, reason") == [("ignored", "the watch was removed")]
 
 
+def test_the_functions_of_a_watch_go_with_it(orders):
+    """But where somebody has put one on a table of his own, which nobody else may take away."""
+
+    def functions():
+        return [
+            name
+            for (name,) in orders.execute(
+                "select proname from pg_proc where pronamespace = 'stellwerk'::regnamespace and proname ~ '^capture_[0-9]' order by 1"
+            ).fetchall()
+        ]
+
+    one = watch(orders, operations=["insert", "update", "delete"])
+    assert functions() == [f"capture_{one}_d", f"capture_{one}_i", f"capture_{one}_u"]
+    value(orders, "select stellwerk.unwatch_table('orders', 'intake')")
+    assert functions() == []
+    two = watch(orders)
+    orders.execute("create table bait (id int)")
+    orders.execute(
+        f"create trigger mine after insert on bait for each row execute function stellwerk.capture_{two}_i()"
+    )
+    value(orders, "select stellwerk.unwatch_table('orders', 'intake')")
+    assert (overview(orders), functions()) == ([], [f"capture_{two}_i"])
+    orders.execute("insert into bait values (1)")
+    process(orders)
+    assert events(orders, "state, reason") == [("ignored", "the watch was removed")]
+
+
+def test_names_of_tables_are_data_in_the_functions_of_a_watch(orders):
+    name = 'it\'s $body$ %s %1$s \\ "quoted"'
+    quoted = '"' + name.replace('"', '""') + '"'
+    orders.execute(sql.SQL("create table {} (id int primary key)").format(sql.Identifier(name)))
+    watch(orders, quoted, operations=["insert", "update"])
+    orders.execute(sql.SQL("insert into {} values (1)").format(sql.Identifier(name)))
+    orders.execute(sql.SQL("update {} set id = 2").format(sql.Identifier(name)))
+    assert events(orders, "target, operation") == [(f"public.{quoted}", "insert"), (f"public.{quoted}", "update")]
+
+
 def test_ending_what_is_not_watched_is_an_error(orders):
     with pytest.raises(psycopg.DatabaseError, match="no watch of") as caught:
         value(orders, "select stellwerk.unwatch_table('orders', 'intake')")
@@ -391,7 +429,7 @@ def test_a_registered_tables_tenant_column_is_part_of_every_condition(orders):
         orders.execute("delete from shared")
         process(orders)
         assert events(orders, "operation, coalesce(new, old) ->> 'id'") == [("insert", "1"), ("delete", "1")]
-        orders.execute("truncate stellwerk.event")
+        orders.execute("truncate stellwerk.event_log")
 
 
 def test_two_callers_at_once_make_one_watch(orders, dsn):

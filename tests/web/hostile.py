@@ -321,7 +321,7 @@ def _around_cases_and_tasks(db: Database, run_id: int) -> None:
 def _around_the_engine(db: Database, failed: int, big: int) -> None:
     for number, text in enumerate(TEXTS):
         db.execute(
-            "insert into stellwerk.event (tenant_id, target, operation, record_id, state, reason, old, new)"
+            "insert into stellwerk.event_log (tenant_id, target, operation, record_id, state, reason, old, new)"
             " values (1, %s, 'update', %s, 'failed', %s, %s, %s)",
             [
                 text,

@@ -233,7 +233,7 @@ def test_events_show_the_difference_and_are_replayed(
     assert "<b>bold" not in page
     assert f'href="/events/{event}"' in client.get(f"/runs/{started}", headers=headers).text
     assert client.post(f"/events/{event}/replay", headers=headers).status_code == 409
-    db.execute("update stellwerk.event set state = 'failed', run_id = null, reason = 'broken'")
+    db.execute("update stellwerk.event_log set state = 'failed', run_id = null, reason = 'broken'")
     assert client.post(f"/events/{event}/replay", headers={**headers, **PART}).status_code == 204
     run_all(db)
     assert db.execute("select state from stellwerk.event").fetchone() == ("processed",)
