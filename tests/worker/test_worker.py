@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
+from worker.puppet import Puppet, Script
 
 from stellwerk.errors import UsageError
+from stellwerk.executors import Call
 
 Steps = Callable[[int], list[dict[str, Any]]]
 
@@ -42,6 +45,78 @@ def test_concurrency_bounds_also_what_is_begun_past_the_queue(chain, engine, db,
     wait_until(lambda: db.execute(done, [runs]).fetchone() == (20,))
     assert time.monotonic() - began >= 20 * 5 * 0.02 / 3
     assert db.execute("select max(attempt) from stellwerk.step where runs_in = 'worker'").fetchone() == (1,)
+
+
+class Counted(Puppet):
+    """How many it carries out at once, and all that it has carried out, in turn."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.begun = 0
+        self.seconds = 0.0
+        self.done: list[str] = []
+
+    async def execute(self, call: Call[Script]) -> Any:
+        self.begun += 1
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            if self.seconds:
+                await asyncio.sleep(self.seconds)
+            return await super().execute(call)
+        finally:
+            self.now -= 1
+            self.done.append(call.idempotency_key)
+
+
+def test_quick_steps_are_in_hand_before_they_have_a_place(chain, engine, db, start_worker, wait_until) -> None:
+    """No more are carried out at once for that, and none twice."""
+    slug = chain("quick", *["ok"] * 8)
+    runs = [engine.start_run(slug) for _ in range(150)]
+    counted = Counted()
+    start_worker({"action.fonio_call": counted}, concurrency=20)
+    done = "select count(*) from stellwerk.run where state = 'completed' and run_id = any(%s)"
+    wait_until(lambda: db.execute(done, [runs]).fetchone() == (150,))
+    assert counted.most <= 20
+    assert len(counted.done) == len(set(counted.done)) == 150 * 8
+    assert db.execute("select max(attempt) from stellwerk.step where runs_in = 'worker'").fetchone() == (1,)
+
+
+def test_runs_that_go_on_leave_the_queue_its_share(chain, engine, start_worker, wait_until) -> None:
+    """More long runs than a worker holds go on step by step; one that is asked for last is through long before them."""
+    slug = chain("long", *["ok"] * 25)
+    for _ in range(70):
+        engine.start_run(slug)
+    counted = Counted()
+    start_worker({"action.fonio_call": counted}, concurrency=20)
+    wait_until(lambda: len(counted.done) > 200)
+    last = engine.start_run(chain("short", "ok"))
+    wait_until(lambda: len(counted.done) == 70 * 25 + 1)
+    (place,) = (n for n, key in enumerate(counted.done) if key.startswith(f"{last}:"))
+    assert place < 70 * 25 * 0.75
+
+
+def test_steps_that_wait_for_a_place_go_back_when_the_worker_stops(chain, engine, db, start_worker, wait_until) -> None:
+    """Begun while they were quick, and not carried out when they have become slow: whoever comes next has them at once."""
+    slug = chain("slower", *["ok"] * 30)
+    runs = [engine.start_run(slug) for _ in range(70)]
+    counted = Counted()
+    worker = start_worker({"action.fonio_call": counted}, concurrency=20)
+    wait_until(lambda: len(counted.done) > 500)
+    counted.seconds = 2.0
+    wait_until(lambda: counted.now == 20)
+    running = "select count(*) from stellwerk.step where runs_in = 'worker' and state = 'running'"
+    # Those that had ended before are recorded, and their runs have gone on: what runs now has a place, or waits for one.
+    wait_until(lambda: db.execute(running).fetchone() > (20,), 1.5)
+    begun = counted.begun
+    worker.stop()
+    assert counted.begun == begun
+    assert db.execute(running).fetchone() == (0,)
+    assert len(counted.done) == len(set(counted.done)) == begun
+    counted.seconds = 0.0
+    start_worker({"action.fonio_call": counted}, concurrency=20)
+    done = "select count(*) from stellwerk.run where state = 'completed' and run_id = any(%s)"
+    wait_until(lambda: db.execute(done, [runs]).fetchone() == (70,))
+    assert len(counted.done) == len(set(counted.done)) == 70 * 30
 
 
 def test_a_hundred_runs_at_once(chain, engine, db, start_worker, wait_until) -> None:

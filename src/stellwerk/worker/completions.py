@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 
@@ -28,6 +28,9 @@ MAX_DEPTH = 64
 STATEMENT_SECONDS = 45.0
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+GoesOn = Literal["place", "turn"]
 
 
 class UnusableResult(Exception):
@@ -57,8 +60,8 @@ class Completion:
     recorded: Callable[[], None]
     fields: dict[str, Any]
     """What lines of the log about it have."""
-    place_kept: bool = False
-    """Its place among the steps that are carried out is kept for what follows in its run."""
+    goes_on: GoesOn | None = None
+    """Whether its run goes on in the call that hands it in, and whether its place is kept for that."""
 
     def log(self, level: int, message: str, *values: object) -> None:
         """A line about it."""

@@ -4,6 +4,9 @@ A job only says which steps might be ready. `stellwerk.begin_steps` says which o
 settings computed; those it does not name need nothing from us, and their job simply ends.
 
 Calls that pump or hand in results may begin steps too: as many as places are kept for them while the call goes on.
+
+A worker carries out as many steps at once as it has places. Of types that are so quick that calls of the database take
+most of the time it has more in its hands, so that both go on at once: these are begun, and wait a moment for a place.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import psycopg
 from stellwerk.executors import Executor
 from stellwerk.logs import frames_of
 from stellwerk.worker.attempts import Attempt, run_attempt
-from stellwerk.worker.completions import Beginning, Completion, Completions, failure
+from stellwerk.worker.completions import Beginning, Completion, Completions, GoesOn, failure
 from stellwerk.worker.connections import RECONNECT_SECONDS, Connections, is_lost
 from stellwerk.worker.effects import Gate
 from stellwerk.worker.faults import crash_at
@@ -40,6 +43,12 @@ LONG_SECONDS = 4.0
 STATEMENT_SECONDS = 45.0
 AT_REST = 10
 """How many steps a worker that has nothing to do begins in the pump that makes them ready."""
+HAND = 3
+"""How many steps are in hand at most, for each place: waiting for one, carried out, or with their result on its way."""
+STEPS_PER_SECOND = 4000
+"""About what calls of the database hand on. Steps of a type are quick where the places could carry out more."""
+FOR_THE_QUEUE = 4
+"""While others wait, of so many steps that end one leaves its turn to the queue; the others' runs go on, if quickly."""
 
 Key = tuple[int, int, int]
 
@@ -66,6 +75,8 @@ class Running:
     ticket: Ticket
     since: float
     task: asyncio.Task[None] | None = None
+    waits: bool = True
+    """It has been begun and has no place yet."""
     lost: bool = False
 
 
@@ -87,13 +98,18 @@ class Steps:
     completions: Completions = field(init=False)
 
     def __post_init__(self) -> None:
-        self.room = Room(3 * self.concurrency)
+        self.room = Room(HAND * self.concurrency)
         self.completions = Completions(self.connections, lambda: self._executing, self.wake, self.take, self._after)
         self._pending: deque[tuple[int, int, int, Ticket]] = deque()
         self._running: dict[Key, Running] = {}
+        self._places = asyncio.Semaphore(self.concurrency)
         self._executing = 0
+        self._without_place = 0
         self._beginning = 0
+        self._on_the_way = 0
         self._kept = 0
+        self._turn = 0
+        self._seconds: defaultdict[str, float] = defaultdict(lambda: 1.0)
         self._work = asyncio.Event()
         self._began: set[asyncio.Task[None]] = set()
 
@@ -128,32 +144,40 @@ class Steps:
         """What a pump may begin by itself: a few steps if this worker has nothing to do, else None."""
         if self.stopping or self._pending or self._executing or self._beginning or self.in_hand:
             return nullcontext()
-        return self._places(min(AT_REST, self.concurrency))
+        room = min(AT_REST, self.concurrency)
+        self._kept += room
+        return self._call_that_begins(list(self.executors), room, room)
 
     def _after(self, completions: Sequence[Completion]) -> AbstractContextManager[Beginning]:
-        """What the call that hands in these results may begin: a step for each place that is kept for its run."""
-        room = 0
+        """What the call that hands in these results may begin: a step for each that has kept its place or its turn."""
+        places = turns = 0
         for completion in completions:
-            room += completion.place_kept
-            completion.place_kept = False
-        self._kept -= room
+            places += completion.goes_on == "place"
+            turns += completion.goes_on == "turn"
+            completion.goes_on = None
         ours = completions[0].worker_id == self.worker_id() and not self.stopping
-        return self._places(room if ours else 0)
+        types = self._quick_types() if turns else list(self.executors)
+        return self._call_that_begins(types, places + turns if ours else 0, places)
 
     @contextmanager
-    def _places(self, room: int) -> Iterator[Beginning]:
-        """Keep so many places until a call has ended; what it has begun is carried out from then on."""
-        self._beginning += room
-        call = Beginning(self.worker_id(), list(self.executors), room)
+    def _call_that_begins(self, types: list[str], room: int, kept: int) -> Iterator[Beginning]:
+        """Keep places until a call has ended; what it has begun is carried out from then on."""
+        call = Beginning(self.worker_id(), types, room)
+        self._on_the_way += room
         try:
             yield call
         finally:
-            self._beginning -= room
+            self._on_the_way -= room
+            self._kept -= kept
             self._work.set()
         if call.begun:
             crash_at("after_claim")
         for row in call.begun:
             self._start(Attempt(call.worker_id, *row), Ticket(1, asyncio.get_running_loop().create_future()))
+
+    def _quick_types(self) -> list[str]:
+        """Those whose steps would rather wait for the database than for a place."""
+        return [name for name, seconds in self._seconds.items() if seconds * STEPS_PER_SECOND < self.concurrency]
 
     @property
     def in_hand(self) -> int:
@@ -165,8 +189,8 @@ class Steps:
         while True:
             await self._work.wait()
             await asyncio.sleep(0)  # jobs that were fetched together are begun together
-            free = self.concurrency - self._executing - self._beginning - self._kept
-            if not self._pending or free <= 0 or self.in_hand + self._beginning >= 3 * self.concurrency:
+            free = self.concurrency - self._executing - self._without_place - self._beginning - self._kept
+            if not self._pending or free <= 0 or self.in_hand + self._beginning >= HAND * self.concurrency:
                 self._work.clear()
                 continue
             batches: defaultdict[int, list[tuple[int, int, Ticket]]] = defaultdict(list)
@@ -218,7 +242,7 @@ class Steps:
     def _start(self, attempt: Attempt, ticket: Ticket) -> None:
         running = Running(attempt, ticket, asyncio.get_running_loop().time())
         self._running[(attempt.tenant_id, attempt.run_id, attempt.step_id)] = running
-        self._executing += 1
+        self._without_place += 1
         running.task = asyncio.create_task(self._carry_out(running))
 
     async def _call_begin(
@@ -240,10 +264,8 @@ class Steps:
     async def _carry_out(self, running: Running) -> None:
         attempt = running.attempt
         try:
-            body = await run_attempt(attempt, self.executors.get(attempt.node_type), self.gate, self.tracing)
+            body = await self._run_in_place(running)
         except asyncio.CancelledError:
-            self._executing -= 1
-            self._work.set()
             if running.lost:
                 log.warning(
                     "run %s step %s was taken away from this worker",
@@ -264,8 +286,6 @@ class Steps:
                 extra=attempt.fields,
             )
             body = failure(type(error).__name__, "the worker failed while it carried out the step", retryable=True)
-        self._executing -= 1
-        self._work.set()
         self.completions.add(
             Completion(
                 attempt.worker_id,
@@ -276,19 +296,47 @@ class Steps:
                 body,
                 lambda: self._settled(running),
                 attempt.fields,
-                self._keep_place(),
+                self._goes_on(),
             )
         )
 
-    def _keep_place(self) -> bool:
-        """Whether the place of a step that has ended stays with its run until its result is recorded.
+    async def _run_in_place(self, running: Running) -> str:
+        """Wait for a place and carry out the attempt there; answer what it came to. Its type's mean time follows."""
+        attempt = running.attempt
+        try:
+            await self._places.acquire()
+        finally:
+            self._waited(running)
+        self._executing += 1
+        clock = asyncio.get_running_loop().time
+        since = clock()
+        try:
+            return await run_attempt(attempt, self.executors.get(attempt.node_type), self.gate, self.tracing)
+        finally:
+            mean = self._seconds[attempt.node_type]
+            self._seconds[attempt.node_type] = mean + (clock() - since - mean) / 16
+            self._executing -= 1
+            self._places.release()
+            self._work.set()
 
-        Only while no others wait for it: what stands in the queue comes first, and is begun many at once.
+    def _waited(self, running: Running) -> None:
+        self._without_place -= running.waits
+        running.waits = False
+
+    def _goes_on(self) -> GoesOn | None:
+        """Whether the run of a step that has ended goes on with the call that records its result.
+
+        It keeps the step's place for that, if no others wait for one. If they do, what stands in the queue comes first,
+        and places are theirs; but quick steps need one for a moment only, so runs go on with these, and the queue gets
+        its share.
         """
-        if self.stopping or self._pending:
-            return False
-        self._kept += 1
-        return True
+        if self.stopping:
+            return None
+        if not self._pending:
+            self._kept += 1
+            return "place"
+        self._turn = (self._turn + 1) % FOR_THE_QUEUE
+        return "turn" if self._turn else None
 
     def _settled(self, running: Running) -> None:
         attempt = running.attempt
@@ -344,23 +392,31 @@ class Steps:
         """After `stop`: let running steps end, for so long; give back the others. Results are recorded in any case."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while (self._executing or self._beginning) and loop.time() < until:  # noqa: ASYNC110 (once, at the end)
+        await self._give_back([running for running in self._running.values() if running.waits])
+        # What calls under way have begun is carried out too, as places are free.
+        while (self._executing or self._beginning or self._on_the_way or self._without_place) and loop.time() < until:  # noqa: ASYNC110 (once, at the end)
             await asyncio.sleep(0.02)
-        given_back: defaultdict[tuple[int, int], list[Running]] = defaultdict(list)
-        for running in list(self._running.values()):
-            if running.task is not None and not running.task.done():
-                running.task.cancel()
-                given_back[running.attempt.worker_id, running.attempt.tenant_id].append(running)
-        for (worker_id, tenant_id), group in given_back.items():
-            await self._release(worker_id, tenant_id, group)
+        await self._give_back(
+            [running for running in self._running.values() if running.task and not running.task.done()]
+        )
         try:
             async with asyncio.timeout(max(5.0, until - loop.time())):
                 await self.completions.drained()
         except TimeoutError:
             log.error("%d results could not be recorded; their steps will be taken up again", len(self._running))
 
+    async def _give_back(self, steps: Iterable[Running]) -> None:
+        given_back: defaultdict[tuple[int, int], list[Running]] = defaultdict(list)
+        for running in steps:
+            if running.task is not None:
+                running.task.cancel()  # it may not even have begun to wait
+            self._waited(running)
+            given_back[running.attempt.worker_id, running.attempt.tenant_id].append(running)
+        for (worker_id, tenant_id), group in given_back.items():
+            await self._release(worker_id, tenant_id, group)
+
     async def _release(self, worker_id: int, tenant_id: int, group: list[Running]) -> None:
-        log.warning("%d steps did not end in time and are given back to the queue", len(group))
+        log.warning("%d steps are given back to the queue", len(group))
         try:
             await self.connections.tuples(
                 "select stellwerk.release_steps($1, $2, $3, $4, $5)",
