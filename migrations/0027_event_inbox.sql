@@ -23,6 +23,13 @@ create table stellwerk.event_inbox (
   primary key (tenant_id, event_id)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 
+-- To cut off empty pages at the end of a table, vacuum locks out everybody else. What is written within an application's write and
+-- deleted soon after would have that done all the time; its space is used again anyway.
+alter table stellwerk.event_inbox set (vacuum_truncate = false, toast.vacuum_truncate = false);
+alter table stellwerk.event_batch set (vacuum_truncate = false, toast.vacuum_truncate = false);
+alter table stellwerk.timer_change set (vacuum_truncate = false, toast.vacuum_truncate = false);
+alter table stellwerk.run_message set (vacuum_truncate = false, toast.vacuum_truncate = false);
+
 select setval('stellwerk.event_id_seq', greatest(s.last_value, 1), s.is_called) from stellwerk.event_id_before s;
 alter table stellwerk.event alter column event_id set default nextval('stellwerk.event_id_seq');
 -- squawk-ignore ban-drop-sequence

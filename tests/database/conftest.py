@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import pytest
 from database.helpers import START, Worker, call, document, node, start, transform
+from database.watching import ORDERS, on_row
+
+
+@pytest.fixture
+def orders(db, make_workflow):
+    """A table and a published workflow; each test sets its own watch."""
+    make_workflow(on_row())
+    db.execute(ORDERS)
+    return db
 
 
 @pytest.fixture

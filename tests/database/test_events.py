@@ -6,14 +6,7 @@ import threading
 
 import psycopg
 import pytest
-from database.watching import ORDERS, events, on_row, process, value, watch
-
-
-@pytest.fixture
-def orders(db, make_workflow):
-    make_workflow(on_row())
-    db.execute(ORDERS)
-    return db
+from database.watching import events, on_row, process, value, watch
 
 
 def test_an_event_becomes_a_run_with_the_row_as_its_payload(orders, run_all):

@@ -44,7 +44,8 @@ def history(db: Connection, dsn: str, make_workflow: Any, run_all: Any) -> Conne
         changes = ", ".join(f"{column} = {column} - interval '5 hours'" for column in columns)
         db.execute(f"update stellwerk.{table} set {changes}".encode())
     db.execute(
-        "update stellwerk.step set started_at = ended_at - interval '10 seconds' where node_id = 'send' and state = 'completed'"
+        "update stellwerk.step set queued_at = ended_at - interval '10 seconds', started_at = ended_at - interval '10 seconds'"
+        " where node_id = 'send' and state = 'completed'"
     )
     start(db, "deliver", {"n": 7})
     run_all(db)

@@ -7,15 +7,8 @@ import threading
 
 import psycopg
 import pytest
-from database.watching import ORDERS, acting_as, events, on_row, process, value, watch
+from database.watching import acting_as, events, on_row, process, value, watch
 from psycopg import sql
-
-
-@pytest.fixture
-def orders(db, make_workflow):
-    make_workflow(on_row())
-    db.execute(ORDERS)
-    return db
 
 
 @pytest.fixture
