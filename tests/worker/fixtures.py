@@ -23,7 +23,7 @@ from stellwerk.worker.run import run_worker
 
 
 class WorkerThread:
-    """A worker with its own event loop; `stop` is what SIGTERM does."""
+    """A worker with its own event loop; `ask_to_stop` is what SIGTERM does."""
 
     def __init__(self, dsn: str, executors: Mapping[str, Executor[Any, Any]], **options: Any) -> None:
         self._dsn = dsn
@@ -71,11 +71,15 @@ class WorkerThread:
         finally:
             self._ready.set()
 
-    def stop(self, seconds: float = 30.0) -> None:
-        """Let it end and wait for that."""
+    def ask_to_stop(self) -> None:
+        """Let it end what it carries out, and take no more."""
         if self._loop is not None and self._stop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._stop.set)
+
+    def stop(self, seconds: float = 30.0) -> None:
+        """Let it end and wait for that."""
+        self.ask_to_stop()
         self.join(seconds)
 
     def join(self, seconds: float = 30.0) -> None:

@@ -52,7 +52,7 @@ class Counted(Puppet):
 
     def __init__(self) -> None:
         self.now = self.most = self.begun = 0
-        self.seconds = 0.0
+        self.held = False
         self.done: list[str] = []
 
     async def execute(self, call: Call[Script]) -> Any:
@@ -60,8 +60,8 @@ class Counted(Puppet):
         self.now += 1
         self.most = max(self.most, self.now)
         try:
-            if self.seconds:
-                await asyncio.sleep(self.seconds)
+            while self.held:  # noqa: ASYNC110 (another thread lets them go)
+                await asyncio.sleep(0.01)
             return await super().execute(call)
         finally:
             self.now -= 1
@@ -102,17 +102,19 @@ def test_steps_that_wait_for_a_place_go_back_when_the_worker_stops(chain, engine
     counted = Counted()
     worker = start_worker({"action.fonio_call": counted}, concurrency=20)
     wait_until(lambda: len(counted.done) > 500)
-    counted.seconds = 2.0
+    counted.held = True
     wait_until(lambda: counted.now == 20)
     running = "select count(*) from stellwerk.step where runs_in = 'worker' and state = 'running'"
     # Those that had ended before are recorded, and their runs have gone on: what runs now has a place, or waits for one.
-    wait_until(lambda: db.execute(running).fetchone() > (20,), 1.5)
+    wait_until(lambda: db.execute(running).fetchone() > (20,))
     begun = counted.begun
-    worker.stop()
+    worker.ask_to_stop()
+    wait_until(lambda: db.execute(running).fetchone() == (20,))
+    counted.held = False
+    worker.join()
     assert counted.begun == begun
     assert db.execute(running).fetchone() == (0,)
     assert len(counted.done) == len(set(counted.done)) == begun
-    counted.seconds = 0.0
     start_worker({"action.fonio_call": counted}, concurrency=20)
     done = "select count(*) from stellwerk.run where state = 'completed' and run_id = any(%s)"
     wait_until(lambda: db.execute(done, [runs]).fetchone() == (70,))

@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,13 +140,16 @@ class Steps:
                 self._pending.append((tenant_id, run_id, step_id, Ticket(1, loop.create_future())))
                 self._work.set()
 
-    def at_rest(self) -> AbstractContextManager[Beginning | None]:
+    @contextmanager
+    def at_rest(self) -> Iterator[Beginning | None]:
         """What a pump may begin by itself: a few steps if this worker has nothing to do, else None."""
         if self.stopping or self._pending or self._executing or self._beginning or self.in_hand:
-            return nullcontext()
+            yield None
+            return
         room = min(AT_REST, self.concurrency)
         self._kept += room
-        return self._call_that_begins(list(self.executors), room, room)
+        with self._call_that_begins(list(self.executors), room, room) as call:
+            yield call
 
     def _after(self, completions: Sequence[Completion]) -> AbstractContextManager[Beginning]:
         """What the call that hands in these results may begin: a step for each that has kept its place or its turn."""
@@ -155,16 +158,18 @@ class Steps:
             places += completion.goes_on == "place"
             turns += completion.goes_on == "turn"
             completion.goes_on = None
-        ours = completions[0].worker_id == self.worker_id() and not self.stopping
-        types = self._quick_types() if turns else list(self.executors)
-        return self._call_that_begins(types, places + turns if ours else 0, places)
+        quick = self._quick_types() if turns else []
+        room = places + turns if quick else places
+        if self.stopping or completions[0].worker_id != self.worker_id():
+            room = 0
+        return self._call_that_begins(quick or list(self.executors), room, places)
 
     @contextmanager
     def _call_that_begins(self, types: list[str], room: int, kept: int) -> Iterator[Beginning]:
-        """Keep places until a call has ended; what it has begun is carried out from then on."""
-        call = Beginning(self.worker_id(), types, room)
+        """Room for what a call begins, and the places kept for it, until it has ended; then this is carried out."""
         self._on_the_way += room
         try:
+            call = Beginning(self.worker_id(), types, room)
             yield call
         finally:
             self._on_the_way -= room
@@ -392,9 +397,9 @@ class Steps:
         """After `stop`: let running steps end, for so long; give back the others. Results are recorded in any case."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        await self._give_back([running for running in self._running.values() if running.waits])
-        # What calls under way have begun is carried out too, as places are free.
-        while (self._executing or self._beginning or self._on_the_way or self._without_place) and loop.time() < until:  # noqa: ASYNC110 (once, at the end)
+        # Calls under way may still begin some, which go back as well unless they find a place at once.
+        while (self._executing or self._beginning or self._on_the_way or self._without_place) and loop.time() < until:
+            await self._give_back([running for running in self._running.values() if running.waits])
             await asyncio.sleep(0.02)
         await self._give_back(
             [running for running in self._running.values() if running.task and not running.task.done()]
