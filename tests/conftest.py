@@ -60,8 +60,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process more than there are cores: many of the slow tests wait for a clock, a browser or another process."""
-    return (os.cpu_count() or 1) + 1
+    """Two processes more than there are cores: many of the slow tests wait for a clock, a browser or another process."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

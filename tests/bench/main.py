@@ -13,7 +13,7 @@ from bench.documents import prepare
 from bench.figures import GOALS, Figures, goal_lines, table
 from bench.growth import full_history, later_steps, long_loops
 from bench.measures import PARTS, Bench
-from bench.place import place
+from bench.place import Steal, place
 
 ALL = {**PARTS, "age": later_steps, "history": full_history, "loop": long_loops}
 ONCE = ("history",)  # measures in turns of its own, and filling the tables takes minutes
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
             "PostgreSQL {server}, fsync {fsync}, synchronous_commit {synchronous_commit}, {cores} cores".format(**about)
         )
         prepare(where)
-        figures, failed = Figures(), list[str]()
+        figures, failed, steal = Figures(), list[str](), Steal()
         anchor = Anchor(where, options.seconds)
         bench = Bench(
             where,
@@ -57,12 +57,18 @@ def main(arguments: list[str] | None = None) -> int:
                     failed.append(f"{name}, round {number}: {type(problem).__name__}: {problem}".strip())
                     tell(failed[-1])
             anchor.measure(16)
+        kept_back = steal.share
     ordered = _with_anchor(figures, anchor)
     if options.json:
         goals = [found for goal in GOALS if (found := goal.as_json(ordered))]
         print(
             json.dumps(
-                {"about": about, "figures": [f.as_json() for f in ordered.all.values()], "goals": goals}, indent=2
+                {
+                    "about": {**about, "steal": kept_back},
+                    "figures": [f.as_json() for f in ordered.all.values()],
+                    "goals": goals,
+                },
+                indent=2,
             )
         )
     else:
@@ -73,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(table(ordered))
         print()
         print("\n".join(goal_lines(ordered)))
+        if kept_back is not None and kept_back >= 0.01:
+            print(f"\nThe host of this virtual machine kept back {kept_back:.0%} of its cores' time meanwhile (steal).")
     print("".join(f"FAILED: {line}\n" for line in failed), end="", file=sys.stderr)
     return 1 if failed else 0
 

@@ -202,6 +202,30 @@ def peak_memory(pid: int) -> float | None:
     return None
 
 
+class Steal:
+    """How much of the cores' time a virtual machine's host has kept back since this was made."""
+
+    def __init__(self) -> None:
+        self._before = self._read()
+
+    @property
+    def share(self) -> float | None:
+        """Between 0 and 1; None where the system does not say."""
+        now = self._read()
+        if self._before is None or now is None:
+            return None
+        spent = [late - early for early, late in zip(self._before, now, strict=True)]
+        return spent[7] / sum(spent) if sum(spent) else 0.0
+
+    @staticmethod
+    def _read() -> list[int] | None:
+        """The kernel's first eight counts: user, nice, system, idle, iowait, irq, softirq, steal."""
+        with contextlib.suppress(OSError):
+            counts = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+            return [int(count) for count in counts] if len(counts) == 8 else None
+        return None
+
+
 def anonymous_memory(pid: int) -> float | None:
     """The memory that a process holds for itself alone now, in MB; None where the system does not say."""
     with contextlib.suppress(OSError):
