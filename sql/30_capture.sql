@@ -86,6 +86,15 @@ end
 $$;
 comment on function stellwerk.captured_row(record) is 'A row of any table as an event keeps it: as json, null if it is too large for one value.';
 
+create or replace function stellwerk.captured_row_and_ring(p_row record)
+returns json language plpgsql set search_path = '' as $$
+begin
+  perform stellwerk.ring_if_asleep();
+  return stellwerk.captured_row(p_row);
+end
+$$;
+comment on function stellwerk.captured_row_and_ring(record) is 'captured_row, having rung if the duty worker sleeps: the part of a capture that is not written for speed.';
+
 -- Called in the conditions of capturing functions with the number of a table, which stands in the same condition as it is. So the answer
 -- becomes a part of the plan, and the plan depends on the table: PostgreSQL makes it anew, asking again, after any change of the table.
 create or replace function stellwerk.has_plain_columns(p_table oid)
@@ -106,22 +115,22 @@ comment on function stellwerk.has_plain_columns(oid) is 'Whether all columns hav
 -- functions as can be, for each of them is looked up and its rights are checked anew for every write of the application. What does not
 -- change is written into it. Anybody may put the function on a table of his own. So the event names the table that it came from, and who
 -- processes it looks whether that is the watched one; and only the watched table's own rows are made json with the owner's rights, if its
--- columns are plain.
+-- columns are plain. One condition asks for all that makes a capture quick, that nobody has to be woken (see ring_if_asleep) as the last.
 create or replace function stellwerk.make_capture(p_tenant_id bigint, p_watch_id bigint, p_table oid, p_target text, p_operation text)
 returns void language plpgsql set search_path = '' as $$
 declare
   c_body constant text := '
 begin
   insert into stellwerk.event_inbox (tenant_id, watch_id, source_oid, target, operation, %1$s, cause, actor, traceparent)
-  values (%2$s, %3$s, %4$s, %5$L,
-          case when pg_try_advisory_xact_lock_shared(stellwerk.bell_key()) then %6$L else stellwerk.ring_and_answer(%6$L) end,
+  values (%2$s, %3$s, %4$s, %5$L, %6$L,
           %7$s,
           current_setting(''stellwerk.cause'', true), current_setting(''stellwerk.actor'', true), current_setting(''stellwerk.traceparent'', true));
   return null;
 end
 ';
-  c_row constant text := 'case when tg_relid = %2$L::oid and stellwerk.has_plain_columns(%2$L) and pg_column_size(%1$s) <= 100000
-               then row_to_json(%1$s) else stellwerk.captured_row(%1$s) end';
+  c_row constant text := 'case when tg_relid = %2$L::oid and stellwerk.has_plain_columns(%2$L) and pg_column_size(%1$s) <= 100000%3$s
+               then row_to_json(%1$s) else stellwerk.captured_row%4$s(%1$s) end';
+  c_awake constant text := ' and pg_try_advisory_xact_lock_shared(stellwerk.bell_key())';
   v_name   text := stellwerk.capture_name(p_watch_id, p_operation);
   v_rows   text[] := string_to_array(case p_operation when 'insert' then 'new' when 'delete' then 'old' else 'old,new' end, ',');
   v_source text := 'tg_relid';
@@ -134,7 +143,9 @@ begin
   execute format(
     'create or replace function stellwerk.%I() returns trigger language plpgsql security definer set search_path = '''' set timezone = ''UTC'' as %L', v_name,
     format(c_body, array_to_string(v_rows, ', '), p_tenant_id, p_watch_id, v_source, p_target, p_operation,
-           (select string_agg(format(c_row, r.name, p_table), E',\n          ' order by r.place) from unnest(v_rows) with ordinality r (name, place))));
+           (select string_agg(format(c_row, r.name, p_table, case when r.place = cardinality(v_rows) then c_awake end,
+                                     case when r.place = cardinality(v_rows) then '_and_ring' end), E',\n          ' order by r.place)
+              from unnest(v_rows) with ordinality r (name, place))));
   execute format('comment on function stellwerk.%I() is %L', v_name,
     format('Trigger of watch %s: writes one event for each %s of %s that matches.', p_watch_id, p_operation, p_target));
   execute format('revoke all on function stellwerk.%I() from public', v_name);

@@ -59,18 +59,6 @@ $$;
 comment on function stellwerk.ring_if_asleep() is
 'Ring for a new event if the duty worker sleeps or is about to; waits for nothing. Called by capture triggers after they have written.';
 
--- A trigger whose only statement is its insert takes the lock and rings within that.
-create or replace function stellwerk.ring_and_answer(p_value text)
-returns text language plpgsql set search_path = '' as $$
-begin
-  perform stellwerk.ring('event');
-  return p_value;
-end
-$$;
-
-comment on function stellwerk.ring_and_answer(text) is
-'Ring for a new event, and answer the value as it is.';
-
 create or replace function stellwerk.take_duty()
 returns boolean language sql volatile set search_path = ''
 return pg_try_advisory_lock(stellwerk.duty_key());
