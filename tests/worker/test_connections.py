@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from worker.proxy import Proxy
 
 from stellwerk.worker import listener as listener_module
-from stellwerk.worker.connections import Connections, is_lost, worker_conninfo
+from stellwerk.worker.connections import Connections, Former, connect, is_lost, worker_conninfo
 from stellwerk.worker.driver import CHANNEL, PoolDriver
 from stellwerk.worker.listener import Listener
 
@@ -186,3 +188,24 @@ async def test_a_frozen_listener_is_noticed(proxy: Proxy, monkeypatch: pytest.Mo
     await until(listener.listening.is_set)
     task.cancel()
     await asyncio.wait({task})
+
+
+async def test_what_a_former_session_held_is_free_once_it_is_succeeded(dsn: str) -> None:
+    """Also where the session takes its time to end: else the duty would be asked for in vain, and again seconds later."""
+    former = Former()
+    before = await connect(dsn)
+    await former.succeed(before)
+    await before.execute("select pg_advisory_lock(4711)")
+    held = before.info.backend_pid
+    os.kill(held, signal.SIGSTOP)
+    go_on = asyncio.get_running_loop().call_later(0.5, os.kill, held, signal.SIGCONT)
+    try:
+        async with await connect(dsn) as after:
+            await former.succeed(after)
+            cursor = await after.execute("select pg_try_advisory_lock(4711)")
+            assert await cursor.fetchone() == (True,)
+    finally:
+        if go_on.when() > asyncio.get_running_loop().time():
+            os.kill(held, signal.SIGCONT)
+            go_on.cancel()
+    await before.close()

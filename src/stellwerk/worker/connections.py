@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 10.0
 RECONNECT_SECONDS = 0.5
+ENDING_SECONDS = 2.0
+"""How long one waits for a former session to end: whoever asked for its locks too early would come again much later."""
 
 Row = dict[str, Any]
 
@@ -78,13 +80,13 @@ class Former:
         self._session: tuple[int, str] | None = None
 
     async def succeed(self, connection: AsyncConnection[Any]) -> None:
-        """End the former session, and remember this one."""
+        """End the former session, and remember this one. Unless that takes long, what the former held is free then."""
         if self._session is not None:
             with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                 await connection.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    "select pg_terminate_backend(pid, %s) from pg_stat_activity"
                     " where pid = %s and backend_start::text = %s and pid <> pg_backend_pid()",
-                    self._session,
+                    (round(1000 * ENDING_SECONDS), *self._session),
                 )
         cursor = await connection.execute(
             "select pid, backend_start::text from pg_stat_activity where pid = pg_backend_pid()"
