@@ -86,14 +86,27 @@ end
 $$;
 comment on function stellwerk.captured_row(record) is 'A row of any table as an event keeps it: as json, null if it is too large for one value.';
 
-create or replace function stellwerk.captured_row_and_ring(p_row record)
+-- A row that cannot be kept leaves a json null in its place, one of another table than the watched that table's number (rows are objects).
+create or replace function stellwerk.captured_with_care(p_row record, p_table oid, p_watched oid)
+returns json language plpgsql stable set search_path = '' as $$
+begin
+  -- A partition belongs to the watched table, and may be gone when the event is processed.
+  if p_table <> p_watched and stellwerk.watched_table(p_table, p_watched) <> p_watched then
+    return to_json(p_table::text);
+  end if;
+  return coalesce(stellwerk.captured_row(p_row), 'null');
+end
+$$;
+comment on function stellwerk.captured_with_care(record, oid, oid) is 'A row as its arrival keeps it, whatever its table is: as json, null in json if it is too large, the number of its table in json if that is not the watched one.';
+
+create or replace function stellwerk.captured_with_care_and_ring(p_row record, p_table oid, p_watched oid)
 returns json language plpgsql set search_path = '' as $$
 begin
   perform stellwerk.ring_if_asleep();
-  return stellwerk.captured_row(p_row);
+  return stellwerk.captured_with_care(p_row, p_table, p_watched);
 end
 $$;
-comment on function stellwerk.captured_row_and_ring(record) is 'captured_row, having rung if the duty worker sleeps: the part of a capture that is not written for speed.';
+comment on function stellwerk.captured_with_care_and_ring(record, oid, oid) is 'captured_with_care, having rung if the duty worker sleeps: the part of a capture that is not written for speed.';
 
 -- Called in the conditions of capturing functions with the number of a table, which stands in the same condition as it is. So the answer
 -- becomes a part of the plan, and the plan depends on the table: PostgreSQL makes it anew, asking again, after any change of the table.
@@ -113,36 +126,31 @@ comment on function stellwerk.has_plain_columns(oid) is 'Whether all columns hav
 
 -- Each operation of a watch has a trigger function of its own, written for speed: one plain insert and no other expression, with as few
 -- functions as can be, for each of them is looked up and its rights are checked anew for every write of the application. What does not
--- change is written into it. Anybody may put the function on a table of his own. So the event names the table that it came from, and who
--- processes it looks whether that is the watched one; and only the watched table's own rows are made json with the owner's rights, if its
--- columns are plain. One condition asks for all that makes a capture quick, that nobody has to be woken (see ring_if_asleep) as the last.
+-- change is written into it. Anybody may put the function on a table of his own. So only the watched table's own rows are made json with
+-- the owner's rights, if its columns are plain. One condition asks for all that makes a capture quick, that nobody has to be woken (see
+-- ring_if_asleep) as the last. The operation is told from which of the two rows there are.
 create or replace function stellwerk.make_capture(p_tenant_id bigint, p_watch_id bigint, p_table oid, p_target text, p_operation text)
 returns void language plpgsql set search_path = '' as $$
 declare
   c_body constant text := '
 begin
-  insert into stellwerk.event_inbox (tenant_id, watch_id, source_oid, target, operation, %1$s, cause, actor, traceparent)
-  values (%2$s, %3$s, %4$s, %5$L, %6$L,
-          %7$s,
+  insert into stellwerk.event_arrival (tenant_id, watch_id, %1$s, cause, actor, traceparent)
+  values (%2$s, %3$s,
+          %4$s,
           current_setting(''stellwerk.cause'', true), current_setting(''stellwerk.actor'', true), current_setting(''stellwerk.traceparent'', true));
   return null;
 end
 ';
   c_row constant text := 'case when tg_relid = %2$L::oid and stellwerk.has_plain_columns(%2$L) and pg_column_size(%1$s) <= 100000%3$s
-               then row_to_json(%1$s) else stellwerk.captured_row%4$s(%1$s) end';
+               then row_to_json(%1$s) else stellwerk.captured_with_care%4$s(%1$s, tg_relid, %2$L) end';
   c_awake constant text := ' and pg_try_advisory_xact_lock_shared(stellwerk.bell_key())';
-  v_name   text := stellwerk.capture_name(p_watch_id, p_operation);
-  v_rows   text[] := string_to_array(case p_operation when 'insert' then 'new' when 'delete' then 'old' else 'old,new' end, ',');
-  v_source text := 'tg_relid';
-  v_role   text;
+  v_name text := stellwerk.capture_name(p_watch_id, p_operation);
+  v_rows text[] := string_to_array(case p_operation when 'insert' then 'new' when 'delete' then 'old' else 'old,new' end, ',');
+  v_role text;
 begin
-  if (select c.relkind from pg_class c where c.oid = p_table) = 'p' then
-    -- A partition belongs to the watched table, and may be gone when the event is processed.
-    v_source := format('stellwerk.watched_table(tg_relid, %L)', p_table);
-  end if;
   execute format(
     'create or replace function stellwerk.%I() returns trigger language plpgsql security definer set search_path = '''' set timezone = ''UTC'' as %L', v_name,
-    format(c_body, array_to_string(v_rows, ', '), p_tenant_id, p_watch_id, v_source, p_target, p_operation,
+    format(c_body, array_to_string(v_rows, ', '), p_tenant_id, p_watch_id,
            (select string_agg(format(c_row, r.name, p_table, case when r.place = cardinality(v_rows) then c_awake end,
                                      case when r.place = cardinality(v_rows) then '_and_ring' end), E',\n          ' order by r.place)
               from unnest(v_rows) with ordinality r (name, place))));

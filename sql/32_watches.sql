@@ -224,6 +224,8 @@ begin
            reason = 'ended by somebody who may not drop its triggers; they never fire. The table''s owner removes them: unwatch_table again'
      where w.tenant_id = p_tenant_id and w.watch_id = p_watch_id;
   else
+    -- What it has captured is filed under the name of its table as long as that is known.
+    perform stellwerk.file_arrivals(p_tenant_id, 2147483647);
     delete from stellwerk.table_watch w where w.tenant_id = p_tenant_id and w.watch_id = p_watch_id;
   end if;
 end

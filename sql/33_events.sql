@@ -1,5 +1,20 @@
--- Captured changes become runs: batches are unpacked into events, pending events start runs or say why they do not.
+-- Captured changes become runs: arrivals are filed, batches unpacked into events, pending events start runs or say why they do not.
 -- An event leaves the inbox in the transaction that inserts its run, so it starts one run, whatever dies when.
+
+create or replace function stellwerk.as_filed(p_arrival stellwerk.event_arrival, p_watch stellwerk.table_watch)
+returns setof stellwerk.event_inbox language sql stable
+begin atomic
+  select p_arrival.tenant_id, p_arrival.event_id, p_arrival.watch_id,
+         case json_typeof(coalesce(p_arrival.new, p_arrival.old))
+           when 'string' then (coalesce(p_arrival.new, p_arrival.old) #>> '{}')::oid else p_watch.target_oid end,
+         coalesce(p_watch.target, format('(watch %s)', p_arrival.watch_id)),
+         case when p_arrival.old is null then 'insert' when p_arrival.new is null then 'delete' else 'update' end,
+         p_arrival.created_at, p_arrival.login,
+         case when json_typeof(p_arrival.old) = 'object' then p_arrival.old end,
+         case when json_typeof(p_arrival.new) = 'object' then p_arrival.new end,
+         p_arrival.cause, p_arrival.actor, p_arrival.traceparent;
+end;
+comment on function stellwerk.as_filed(stellwerk.event_arrival, stellwerk.table_watch) is 'What a trigger wrote, as the inbox keeps it; the watch is null if it was removed.';
 
 create or replace view stellwerk.event with (security_invoker = true) as
 select i.tenant_id, i.event_id, i.watch_id, i.target, i.operation, null::text as record_id, i.old, i.new, 'pending'::text as state,
@@ -8,10 +23,16 @@ select i.tenant_id, i.event_id, i.watch_id, i.target, i.operation, null::text as
        stellwerk.traceparent_told(i.traceparent) as traceparent
   from stellwerk.event_inbox i
 union all
+select f.tenant_id, f.event_id, f.watch_id, f.target, f.operation, null, f.old, f.new, 'pending', null, null, stellwerk.causing_run(f.cause),
+       stellwerk.depth_after(f.cause), f.created_at, null, f.source_oid, f.login, stellwerk.actor_told(f.actor), stellwerk.traceparent_told(f.traceparent)
+  from stellwerk.event_arrival a
+  left join stellwerk.table_watch w on w.tenant_id = a.tenant_id and w.watch_id = a.watch_id
+ cross join lateral stellwerk.as_filed(a, w) f
+union all
 select e.tenant_id, e.event_id, e.watch_id, e.target, e.operation, e.record_id, e.old, e.new, e.state, e.run_id, e.reason, e.caused_by_run_id,
        e.depth, e.created_at, e.processed_at, e.source_oid, e.login, e.actor, e.traceparent
   from stellwerk.event_log e;
-comment on view stellwerk.event is 'Every captured change of an application''s row: pending while it is in the inbox, then with what it started, or why nothing.';
+comment on view stellwerk.event is 'Every captured change of an application''s row: pending until it is processed, then with what it started, or why nothing.';
 comment on column stellwerk.event.tenant_id is 'The tenant of the watch.';
 comment on column stellwerk.event.event_id is 'Opaque number that follows time.';
 comment on column stellwerk.event.watch_id is 'The watch that captured it.';
@@ -43,6 +64,28 @@ comment on function stellwerk.refuse_event_change() is 'Trigger: nobody writes t
 
 create or replace trigger event_stays instead of insert or update or delete on stellwerk.event
   for each row execute function stellwerk.refuse_event_change();
+
+-- Rows have no index until here. Those of other tenants are read past, which each of these keeps short by doing the same.
+create or replace function stellwerk.file_arrivals(p_tenant_id bigint, p_limit integer, p_first tid default '(0,0)', out event_ids bigint[], out sizes bigint[])
+language plpgsql set search_path = '' as $$
+begin
+  with gone as (
+    delete from stellwerk.event_arrival a
+     where a.ctid = any (array(select o.ctid from stellwerk.event_arrival o
+                                where o.ctid >= p_first and o.tenant_id = p_tenant_id limit p_limit for update skip locked))
+    returning a.*
+  ), filed as (
+    insert into stellwerk.event_inbox (tenant_id, event_id, watch_id, source_oid, target, operation, created_at, login, old, new, cause, actor, traceparent)
+    select f.tenant_id, f.event_id, f.watch_id, f.source_oid, f.target, f.operation, f.created_at, f.login, f.old, f.new, f.cause, f.actor, f.traceparent
+      from gone g
+      left join stellwerk.table_watch w on w.tenant_id = g.tenant_id and w.watch_id = g.watch_id
+     cross join lateral stellwerk.as_filed(g, w) f
+    returning event_id, coalesce(octet_length(new::text), 0)::bigint + coalesce(octet_length(old::text), 0) as size
+  )
+  select array_agg(f.event_id order by f.event_id), array_agg(f.size order by f.event_id) into event_ids, sizes from filed f;
+end
+$$;
+comment on function stellwerk.file_arrivals(bigint, integer, tid) is 'Files up to so many captured changes of a tenant in the inbox; p_first is a place before which there are none. Answers their numbers, in order, and their sizes in bytes; null if there were none. Those that another call files are passed over.';
 
 create or replace function stellwerk.unpack_event_batches(p_tenant_id bigint, p_limit integer)
 returns integer language plpgsql set search_path = '' as $$
@@ -93,22 +136,28 @@ comment on function stellwerk.unpack_event_batch(stellwerk.event_batch) is 'Inse
 
 -- Locks are taken in the subtransaction that does the work: a row that is locked outside of one and written within gets a
 -- multixact, which every later reader of the row must look up.
-create or replace function stellwerk.process_events(p_tenant_id bigint, p_limit integer)
+create or replace function stellwerk.process_events(p_tenant_id bigint, p_limit integer, p_arrival tid default '(0,0)')
 returns integer language plpgsql set search_path = '' as $$
 declare
   c_portion_bytes constant bigint := 32 * 1024 * 1024;
+  v_waiting  boolean := p_arrival is null or exists (select from stellwerk.event_inbox e where e.tenant_id = p_tenant_id);
   v_ids      bigint[];
   v_sizes    bigint[];
   v_first    integer := 1;
   v_sum      bigint := 0;
   v_event_id bigint;
 begin
+  if p_arrival is not null then
+    select f.event_ids, f.sizes into v_ids, v_sizes from stellwerk.file_arrivals(p_tenant_id, p_limit, p_arrival) f;
+  end if;
   begin
-    select array_agg(e.event_id), array_agg(e.size) into v_ids, v_sizes
-      from (select v.event_id, coalesce(octet_length(v.new::text), 0)::bigint + coalesce(octet_length(v.old::text), 0) as size
-              from stellwerk.event_inbox v
-             where v.tenant_id = p_tenant_id
-             order by v.event_id limit p_limit for update skip locked) e;
+    if v_waiting then  -- the oldest, whichever they are
+      select array_agg(e.event_id), array_agg(e.size) into v_ids, v_sizes
+        from (select v.event_id, coalesce(octet_length(v.new::text), 0)::bigint + coalesce(octet_length(v.old::text), 0) as size
+                from stellwerk.event_inbox v
+               where v.tenant_id = p_tenant_id
+               order by v.event_id limit p_limit for update skip locked) e;
+    end if;
     -- Large rows in small portions, so that memory stays bounded.
     for i in 1 .. coalesce(cardinality(v_ids), 0) loop
       v_sum := v_sum + v_sizes[i];
@@ -131,7 +180,7 @@ begin
   return cardinality(v_ids);
 end
 $$;
-comment on function stellwerk.process_events(bigint, integer) is 'Turns up to so many pending events of a tenant into runs, or notes on them why nothing starts: in one set, and if that raises one by one. Answers how many it has looked at. Events that another call holds are passed over.';
+comment on function stellwerk.process_events(bigint, integer, tid) is 'Turns up to so many pending events of a tenant into runs, or notes on them why nothing starts: in one set, and if that raises one by one. Answers how many it has looked at. Events that another call holds are passed over. p_arrival is a place in event_arrival before which there is nothing of the tenant; null if there is nothing at all.';
 
 create or replace function stellwerk.process_event(p_tenant_id bigint, p_event_id bigint)
 returns void language plpgsql set search_path = '' as $$

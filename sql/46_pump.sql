@@ -55,14 +55,15 @@ begin
   -- One look for what is seldom there.
   select exists (select 1 from stellwerk.event_batch b where b.tenant_id = p_tenant_id) as batches,
          exists (select 1 from stellwerk.event_inbox e where e.tenant_id = p_tenant_id) as events,
+         (select a.ctid from stellwerk.event_arrival a where a.tenant_id = p_tenant_id limit 1) as arrival,
          exists (select 1 from stellwerk.webhook_delivery d where d.tenant_id = p_tenant_id and d.state = 'pending') as deliveries,
          exists (select 1 from stellwerk.timer_change c where c.tenant_id = p_tenant_id and c.seen_by is null) as timer_changes
     into v_waiting;
   if v_waiting.batches then
     more := stellwerk.unpack_event_batches(p_tenant_id, p_batch) > 0;
   end if;
-  if v_waiting.events or v_waiting.batches then
-    events := stellwerk.process_events(p_tenant_id, p_batch);
+  if v_waiting.events or v_waiting.batches or v_waiting.arrival is not null then
+    events := stellwerk.process_events(p_tenant_id, p_batch, v_waiting.arrival);
   end if;
   if v_waiting.deliveries then
     events := events + stellwerk.process_deliveries(p_tenant_id, p_batch);

@@ -163,9 +163,10 @@ begin
       join stellwerk.partitioned_tables() t on t.name = p.parent
      where p.upper <= pg_sequence_last_value(t.sequence)
        -- An event that still waits comes to the range of its number.
-       and not (t.name = 'event_log' and exists (
-             select from stellwerk.tenant n
-              where exists (select from stellwerk.event_inbox i where i.tenant_id = n.tenant_id and i.event_id < p.upper)))
+       and not (t.name = 'event_log' and (
+             exists (select from stellwerk.tenant n
+                      where exists (select from stellwerk.event_inbox i where i.tenant_id = n.tenant_id and i.event_id < p.upper))
+             or exists (select from stellwerk.event_arrival a where a.event_id < p.upper)))
      group by t.key, p.upper order by p.upper
   loop
     v_empty := true;

@@ -22,6 +22,11 @@ begin
     raise exception 'a subject is named by a field and its value' using errcode = 'SW002',
       hint = 'Such as stellwerk.forget_subject(''patient.email'', ''ada@example.org'').';
   end if;
+  if not dry_run then
+    -- From here on what has arrived stands still: first what others are filing is waited for.
+    perform from stellwerk.event_arrival a for update;
+    perform stellwerk.file_arrivals(v_tenant_id, 2147483647);
+  end if;
   if include_live and not dry_run then
     perform stellwerk.unpack_event_batches(v_tenant_id, 2147483647);  -- what is packed cannot be searched row by row
   end if;

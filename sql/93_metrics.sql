@@ -114,7 +114,8 @@ begin
   return query
     select f.figure, null::text, null::text, case f.figure when 'events_pending' then x.count else x.age end
       from (select count(*)::double precision as count, coalesce(greatest(extract(epoch from v_now - min(e.created_at)), 0), 0)::double precision as age
-              from (select o.created_at from stellwerk.event_inbox o where o.tenant_id = v_tenant_id limit c_most) e) x
+              from (select o.created_at from stellwerk.event_inbox o where o.tenant_id = v_tenant_id
+                    union all select o.created_at from stellwerk.event_arrival o where o.tenant_id = v_tenant_id limit c_most) e) x
      cross join (values ('events_pending'), ('events_oldest_seconds')) f (figure);
   return query
     select 'tasks', null::text, s.state, (select count(*) from stellwerk.user_task k where k.tenant_id = v_tenant_id and k.state = s.state

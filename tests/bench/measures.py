@@ -208,7 +208,9 @@ def _rate_of(bench: Bench, statement: str, table: str, clients: int, seconds: fl
         with worker(bench.where) if with_worker else contextlib.nullcontext():
             measured = rate(bench.where, statement.format(table=table), clients, seconds)
         # What was captured is not run to its end: the next figure would pay for it.
-        connection.execute("truncate stellwerk.event_log, stellwerk.event_inbox, stellwerk.event_batch")
+        connection.execute(
+            "truncate stellwerk.event_log, stellwerk.event_inbox, stellwerk.event_arrival, stellwerk.event_batch"
+        )
         connection.execute("select stellwerk.cancel_run(run_id) from stellwerk.run where state = 'pending'")
     return measured
 

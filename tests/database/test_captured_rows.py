@@ -125,9 +125,8 @@ def test_rows_of_another_table_never_become_json_with_the_engines_rights(orders,
         orders.execute("insert into bait values (%s, 'a')", (number,))
     run_all(orders)
     assert value(orders, "select count(*) from told") == 0
-    assert events(orders, "state, reason, count(*)", "new ->> 'mark' = 'stellwerk_nobody' group by 1, 2, event_id")[
-        :1
-    ] == [("ignored", "captured by a trigger that belongs to no watch of this table", 1)]
+    forged = events(orders, "state, reason, new", "source_oid = 'bait'::regclass")
+    assert forged == [("ignored", "captured by a trigger that belongs to no watch of this table", None)] * 12
     assert value(orders, "select count(*) from stellwerk.run") == 12
 
 

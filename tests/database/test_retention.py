@@ -168,7 +168,7 @@ def test_a_pending_event_is_never_removed(db, make_workflow):
     db.execute(ORDERS)
     watch(db)
     db.execute("insert into orders (total) values (20)")
-    db.execute("update stellwerk.event_inbox set created_at = now() - interval '5 days'")
+    db.execute("update stellwerk.event_arrival set created_at = now() - interval '5 days'")
     db.execute("select stellwerk.set_retention(runs => '1 day', events => '1 day')")
     house(db)
     assert count(db, "event") == 1
