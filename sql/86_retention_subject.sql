@@ -24,7 +24,7 @@ begin
   end if;
   if not dry_run then
     -- From here on what has arrived stands still: first what others are filing is waited for.
-    perform from stellwerk.event_arrival a for update;
+    perform from stellwerk.event_arrival a where a.tenant_id = v_tenant_id for update;
     perform stellwerk.file_arrivals(v_tenant_id, 2147483647);
   end if;
   if include_live and not dry_run then
