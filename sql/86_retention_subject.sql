@@ -22,11 +22,6 @@ begin
     raise exception 'a subject is named by a field and its value' using errcode = 'SW002',
       hint = 'Such as stellwerk.forget_subject(''patient.email'', ''ada@example.org'').';
   end if;
-  if not dry_run then
-    -- From here on what has arrived stands still: first what others are filing is waited for.
-    perform from stellwerk.event_arrival a where a.tenant_id = v_tenant_id for update;
-    perform stellwerk.file_arrivals(v_tenant_id, 2147483647);
-  end if;
   if include_live and not dry_run then
     perform stellwerk.unpack_event_batches(v_tenant_id, 2147483647);  -- what is packed cannot be searched row by row
   end if;
@@ -66,7 +61,8 @@ begin
     raise exception 'runs of this subject have not ended: %', left(v_live, 200)
       using errcode = 'SW003', hint = 'Cancel them or let them end; include_live => true erases their data under them.';
   elsif not include_live
-        and (exists (select from stellwerk.event_inbox e where e.tenant_id = v_tenant_id and e.event_id = any (v_events))
+        and (exists (select from stellwerk.event_arrival e where e.tenant_id = v_tenant_id and e.event_id = any (v_events))
+             or exists (select from stellwerk.event_inbox e where e.tenant_id = v_tenant_id and e.event_id = any (v_events))
              or exists (select from stellwerk.webhook_delivery d
                          where d.tenant_id = v_tenant_id and d.delivery_id = any (v_received) and d.state = 'pending')
              or exists (select from stellwerk.event_batch b where b.tenant_id = v_tenant_id and position(v_value in b.changes::text) > 0)) then
@@ -82,6 +78,10 @@ begin
     perform stellwerk.forget_runs(v_tenant_id, v_runs[i * 500 + 1:i * 500 + 500], v_value);
   end loop;
   perform stellwerk.forget_cases(v_tenant_id, v_cases, v_value);
+  -- In the order in which events move: who moves one is waited for, and the next statement finds it where it has got to.
+  update stellwerk.event_arrival e
+     set old = case when e.old is not null then '{"forgotten": true}'::json end, new = case when e.new is not null then '{"forgotten": true}'::json end
+   where e.tenant_id = v_tenant_id and e.event_id = any (v_events);
   update stellwerk.event_inbox e
      set old = case when e.old is not null then '{"forgotten": true}'::json end, new = case when e.new is not null then '{"forgotten": true}'::json end
    where e.tenant_id = v_tenant_id and e.event_id = any (v_events);

@@ -18,7 +18,7 @@ TABLES = {
     "api_token": "programs that call the API, named by those who run the installation",
     "app_user": "people who work with the tenant's tasks; they have verbs of their own",
     "calendar": SET_UP,
-    "event_arrival": "it is filed in event_inbox, by forget_subject as well: a test of its own",
+    "event_arrival": "it is filed in event_inbox, and treated like that: a test of its own",
     "event_inbox": "it becomes an event of the log; until then forget_subject refuses, or erases the row: a test of its own",
     "event_batch": "it becomes events; until then forget_subject refuses, or takes it apart first: a test of its own",
     "followed_column": SET_UP,

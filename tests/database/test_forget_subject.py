@@ -129,12 +129,14 @@ def test_a_child_that_got_the_data_is_found_through_its_parent(db, make_workflow
     assert count(db, "run", "payload = '{\"forgotten\": true}'") == 2
 
 
-@pytest.mark.parametrize("bulk", [False, True])
-def test_an_event_that_is_still_to_be_processed_is_not_overlooked(db, make_workflow, run_all, bulk):
+@pytest.mark.parametrize("place", ["arrived", "filed", "bulk"])
+def test_an_event_that_is_still_to_be_processed_is_not_overlooked(db, make_workflow, run_all, place):
     make_workflow(document("order", [node("row", "trigger.row")], []))
     db.execute(ORDERS)
-    watch(db, workflow="order", bulk=bulk)
+    watch(db, workflow="order", bulk=place == "bulk")
     db.execute("insert into orders (customer) values ('ada@example.org')")
+    if place == "filed":
+        db.execute("select stellwerk.file_arrivals(1, 10)")
     forget = "select place from stellwerk.forget_subject('customer', 'ada@example.org', dry_run => false)"
     with pytest.raises(psycopg.Error) as refused:
         db.execute(forget)
@@ -145,12 +147,14 @@ def test_an_event_that_is_still_to_be_processed_is_not_overlooked(db, make_workf
     assert places_with(db, "ada@") == []
 
 
-@pytest.mark.parametrize("bulk", [False, True])
-def test_an_event_that_is_still_to_be_processed_is_erased_on_demand(db, make_workflow, run_all, bulk):
+@pytest.mark.parametrize("place", ["arrived", "filed", "bulk"])
+def test_an_event_that_is_still_to_be_processed_is_erased_on_demand(db, make_workflow, run_all, place):
     make_workflow(document("order", [node("row", "trigger.row")], []))
     db.execute(ORDERS)
-    watch(db, workflow="order", bulk=bulk)
+    watch(db, workflow="order", bulk=place == "bulk")
     db.execute("insert into orders (customer) values ('ada@example.org'), ('bob@example.org')")
+    if place == "filed":
+        db.execute("select stellwerk.file_arrivals(1, 10)")
     db.execute("select stellwerk.forget_subject('customer', 'ada@example.org', dry_run => false, include_live => true)")
     assert places_with(db, "ada@") == []
     run_all(db)
