@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from database.helpers import START, document, node, start, transform
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 pytestmark = pytest.mark.one_server
 
@@ -63,9 +63,11 @@ def test_a_failed_run_is_found_mended_and_sent_on(
     page.get_by_label("State").select_option("failed")
     expect(page.locator("#runs tr")).to_have_count(1)
     page.get_by_label("Words in the payload").fill("roth")
+    page.wait_for_url("**text=roth**")
     expect(page.locator("#runs")).to_contain_text("division by zero")
     page.locator("#runs a.mono").click()
     page.locator('.place[data-node="price"]').click()
+    expect(page.locator("#panel [data-shown=price]")).to_be_visible()
     expect(page.locator("#panel")).to_contain_text("division by zero")
     page.get_by_role("button", name="Edit …").click()
     page.locator("#panel textarea[name=payload]").fill('{"name": "Roth", "divisor": "many"')
@@ -80,6 +82,32 @@ def test_a_failed_run_is_found_mended_and_sent_on(
     page.get_by_role("button", name="Retry the run").click()
     expect(page.locator('.place[data-node="sure"]')).to_have_attribute("data-state", "waiting")
     expect(page.locator('.place[data-node="price"]')).to_have_attribute("data-state", "completed")
+
+
+def test_the_panel_shows_what_was_asked_for_last(
+    page: Page, db: psycopg.Connection[Any], intake: str, work: Callable[..., Any]
+) -> None:
+    """An answer that takes long does not cover the form that was opened after it was asked for."""
+    number = start(db, intake, {"divisor": 4})
+    work()
+    page.goto(f"/runs/{number}")
+    expect(page.locator('.place[data-node="sure"]')).to_have_attribute("data-state", "waiting")
+    page.evaluate(
+        """() => {
+            window.asked = [];
+            const open = XMLHttpRequest.prototype.open;
+            XMLHttpRequest.prototype.open = function (method, url) { window.asked.push(url); open.apply(this, arguments); };
+        }"""
+    )
+    held: list[Route] = []
+    page.route("**/nodes/price", lambda route: held.append(route))
+    with page.expect_request("**/nodes/price"):
+        page.locator('.place[data-node="price"]').click()
+    page.get_by_role("button", name="Send “confirmed”").click()
+    assert page.evaluate("window.asked") == [f"/runs/{number}/nodes/price"]
+    held[0].continue_()
+    expect(page.get_by_label("Payload, as a JSON object")).to_be_visible()
+    assert len(page.evaluate("window.asked")) == 2
 
 
 def test_many_are_cancelled_at_once_with_the_keyboard(
