@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,14 +22,19 @@ FIELDS = (
 _about: ContextVar[Mapping[str, Any] | None] = ContextVar("stellwerk_about", default=None)
 
 
-@contextmanager
-def about(**fields: Any) -> Iterator[None]:
-    """Lines that are logged inside have these fields as well."""
-    before = _about.set({**(_about.get() or {}), **fields})
-    try:
-        yield
-    finally:
-        _about.reset(before)
+class about:
+    """Lines that are logged inside have these fields as well. A class since every step has one: it is quicker so."""
+
+    __slots__ = ("_before", "_fields")
+
+    def __init__(self, **fields: Any) -> None:
+        self._fields = fields
+
+    def __enter__(self) -> None:
+        self._before = _about.set({**(_about.get() or {}), **self._fields})
+
+    def __exit__(self, *_: object) -> None:
+        _about.reset(self._before)
 
 
 def current(field: str) -> Any:

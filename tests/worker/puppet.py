@@ -68,6 +68,27 @@ class Puppet(Executor[Script, Any]):
         }.get(word, {"word": word, "key": call.idempotency_key})
 
 
+class Counted(Puppet):
+    """How many it carries out at once, and all that it has carried out, in turn."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.begun = 0
+        self.held = False
+        self.done: list[str] = []
+
+    async def execute(self, call: Call[Script]) -> Any:
+        self.begun += 1
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            while self.held:  # noqa: ASYNC110 (another thread lets them go)
+                await asyncio.sleep(0.01)
+            return await super().execute(call)
+        finally:
+            self.now -= 1
+            self.done.append(call.idempotency_key)
+
+
 class BlockingPuppet(Executor[Script, Any]):
     """Blocks its thread."""
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
-from worker.puppet import Puppet, Script
+from worker.puppet import Counted
 
 from stellwerk.errors import UsageError
-from stellwerk.executors import Call
 
 Steps = Callable[[int], list[dict[str, Any]]]
 
@@ -47,27 +45,6 @@ def test_concurrency_bounds_also_what_is_begun_past_the_queue(chain, engine, db,
     assert db.execute("select max(attempt) from stellwerk.step where runs_in = 'worker'").fetchone() == (1,)
 
 
-class Counted(Puppet):
-    """How many it carries out at once, and all that it has carried out, in turn."""
-
-    def __init__(self) -> None:
-        self.now = self.most = self.begun = 0
-        self.held = False
-        self.done: list[str] = []
-
-    async def execute(self, call: Call[Script]) -> Any:
-        self.begun += 1
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            while self.held:  # noqa: ASYNC110 (another thread lets them go)
-                await asyncio.sleep(0.01)
-            return await super().execute(call)
-        finally:
-            self.now -= 1
-            self.done.append(call.idempotency_key)
-
-
 def test_quick_steps_are_in_hand_before_they_have_a_place(chain, engine, db, start_worker, wait_until) -> None:
     """No more are carried out at once for that, and none twice."""
     slug = chain("quick", *["ok"] * 8)
@@ -95,8 +72,46 @@ def test_runs_that_go_on_leave_the_queue_its_share(chain, engine, start_worker, 
     assert place < 70 * 25 * 0.75
 
 
-def test_steps_that_wait_for_a_place_go_back_when_the_worker_stops(chain, engine, db, start_worker, wait_until) -> None:
+def test_steps_that_get_no_place_soon_go_back_to_the_queue(chain, engine, db, start_worker, wait_until) -> None:
+    """Begun while they were quick, and now their type is stuck in this worker: another one carries them out meanwhile."""
+    slug = chain("stuck", *["ok"] * 30)
+    runs = [engine.start_run(slug) for _ in range(70)]
+    stuck, other = Counted(), Counted()
+    start_worker({"action.fonio_call": stuck}, concurrency=20)
+    wait_until(lambda: len(stuck.done) > 500)
+    stuck.held = True
+    running = "select count(*) from stellwerk.step where runs_in = 'worker' and state = 'running'"
+    released = "select count(*) from stellwerk.step_attempt where outcome = 'released'"
+    wait_until(lambda: stuck.now == 20 and db.execute(running).fetchone() == (20,))
+    wait_until(lambda: db.execute(released).fetchone() > (0,))
+    start_worker({"action.fonio_call": other}, concurrency=20)
+    done = "select count(*) from stellwerk.run where state = 'completed' and run_id = any(%s)"
+    wait_until(lambda: db.execute(done, [runs]).fetchone() == (50,))
+    stuck.held = False
+    wait_until(lambda: db.execute(done, [runs]).fetchone() == (70,))
+    carried_out = stuck.done + other.done
+    assert len(carried_out) == len(set(carried_out)) == 70 * 30
+
+
+def test_a_worker_whose_places_are_all_taken_leaves_the_rest_to_others(chain, engine, start_worker, wait_until) -> None:
+    slug = chain("slow", "ok")
+    hanging, other = Counted(), Counted()
+    hanging.held = True
+    start_worker({"action.fonio_call": hanging}, concurrency=2)
+    for _ in range(40):
+        engine.start_run(slug)
+    wait_until(lambda: hanging.now == 2)
+    start_worker({"action.fonio_call": other}, concurrency=2)
+    wait_until(lambda: len(other.done) == 38)
+    hanging.held = False
+    wait_until(lambda: len(hanging.done) == 2)
+
+
+def test_steps_that_wait_for_a_place_go_back_when_the_worker_stops(
+    chain, engine, db, start_worker, wait_until, monkeypatch
+) -> None:
     """Begun while they were quick, and not carried out when they have become slow: whoever comes next has them at once."""
+    monkeypatch.setattr("stellwerk.worker.steps.PATIENCE_SECONDS", 60.0)
     slug = chain("slower", *["ok"] * 30)
     runs = [engine.start_run(slug) for _ in range(70)]
     counted = Counted()

@@ -8,7 +8,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -41,11 +41,11 @@ class Attempt:
     workflow: str
     traceparent: str | None
     tenant: str
+    fields: dict[str, Any] = field(init=False)
+    """What lines of the log about it have."""
 
-    @property
-    def fields(self) -> dict[str, Any]:
-        """What lines of the log about it have."""
-        return {
+    def __post_init__(self) -> None:
+        self.fields = {
             "tenant": self.tenant,
             "workflow": self.workflow,
             "run_id": self.run_id,

@@ -19,7 +19,7 @@ from stellwerk.worker.faults import crash_at
 
 log = logging.getLogger(__name__)
 
-BATCH = 100
+BATCH = 300
 PAUSE_SECONDS = 0.0025
 JOBS_LATER_SECONDS = 0.01
 """When to look at jobs whose steps were begun without them."""
@@ -27,6 +27,7 @@ MAX_OUTPUT_BYTES = 1_000_000
 MAX_DEPTH = 64
 STATEMENT_SECONDS = 45.0
 
+_as_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -98,7 +99,7 @@ def encode(value: Any) -> str:
     """A value as the JSON text that will be stored."""
     try:
         dump = getattr(value, "model_dump_json", None)
-        text: str = dump() if dump is not None else json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text: str = dump() if dump is not None else _as_text(value)
         size = len(text.encode())
     except UnicodeEncodeError:
         raise UnusableResult("it holds half of a surrogate pair, which is no text") from None

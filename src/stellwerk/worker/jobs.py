@@ -23,6 +23,8 @@ from pgqueuer.ports.repository import EntrypointExecutionParameter  # isort: ski
 log = logging.getLogger(__name__)
 
 BATCH = 50
+ERRANDS = 5
+"""How many errands are fetched at a time while there is no room for steps."""
 POLL_SECONDS = 3.0
 PROBE_SECONDS = 0.2
 HEARTBEAT_TIMEOUT_SECONDS = 5.0
@@ -35,7 +37,7 @@ class GivenBack(Exception):
 
 
 class Queue(Queries):
-    """pgqueuer's statements, asked for no more jobs than there is room for."""
+    """pgqueuer's statements, asked for no more jobs than there is room for. Errands need none."""
 
     def __init__(self, driver: PoolDriver, room: Callable[[], int]) -> None:
         super().__init__(driver)
@@ -44,6 +46,8 @@ class Queue(Queries):
         self._emptied = False
         self.hungry = False
         """There was no room when the queue was last looked at."""
+        self.errands: set[str] = set()
+        self._errands_at = 0.0
 
     async def dequeue(
         self,
@@ -61,7 +65,12 @@ class Queue(Queries):
         batch_size = min(batch_size, self._room())
         if batch_size < 1:
             self.hungry = True
-            return []
+            now = asyncio.get_running_loop().time()
+            if not self.errands or now - self._errands_at < PROBE_SECONDS:
+                return []
+            self._errands_at = now
+            errands = {name: how for name, how in entrypoints.items() if name in self.errands}
+            return await super().dequeue(ERRANDS, errands, queue_manager_id, None, heartbeat_timeout)
         jobs = await super().dequeue(batch_size, entrypoints, queue_manager_id, None, heartbeat_timeout)
         self._emptied = 0 < len(jobs) < batch_size
         return jobs
@@ -91,6 +100,7 @@ class Jobs(QueueManager):
                 raise RetryRequested(timedelta(0)) from None
 
         self.entrypoint(name, accepts_context=False)(errand)
+        self._queue.errands.add(name)
 
     def made_room(self) -> None:
         """Steps have ended: look again if the queue had more than there was room for."""
@@ -145,10 +155,10 @@ def _step_handler(
 
 
 class Room:
-    """How many jobs may be fetched, seen from how many steps are in hand and how many a job holds."""
+    """How many jobs may be fetched, seen from for how many steps there is room and how many a job holds."""
 
-    def __init__(self, steps: int) -> None:
-        self._target = steps
+    def __init__(self, steps: Callable[[], int]) -> None:
+        self._steps = steps
         self._per_job = 1.0
         self.in_hand = 0
 
@@ -163,4 +173,4 @@ class Room:
 
     def jobs(self) -> int:
         """How many jobs may be taken now."""
-        return math.ceil((self._target - self.in_hand) / self._per_job)
+        return math.ceil(self._steps() / self._per_job)

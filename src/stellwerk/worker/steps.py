@@ -6,7 +6,8 @@ settings computed; those it does not name need nothing from us, and their job si
 Calls that pump or hand in results may begin steps too: as many as places are kept for them while the call goes on.
 
 A worker carries out as many steps at once as it has places. Of types that are so quick that calls of the database take
-most of the time it has more in its hands, so that both go on at once: these are begun, and wait a moment for a place.
+most of the time it has more in its hands, so that both go on at once and a call hands in many: these are begun, and
+wait a moment for a place. If they do not get one soon, for they have become slow, they go back to the queue.
 """
 
 from __future__ import annotations
@@ -43,11 +44,15 @@ LONG_SECONDS = 4.0
 STATEMENT_SECONDS = 45.0
 AT_REST = 10
 """How many steps a worker that has nothing to do begins in the pump that makes them ready."""
-HAND = 3
+HAND = 10
 """How many steps are in hand at most, for each place: waiting for one, carried out, or with their result on its way."""
+FETCHED = 3
+"""For how many steps jobs are fetched at most, for each place; what is fetched here no other worker gets."""
+PATIENCE_SECONDS = 0.75
+"""How long a step that was begun waits for a place. Its time limit runs meanwhile."""
 STEPS_PER_SECOND = 4000
 """About what calls of the database hand on. Steps of a type are quick where the places could carry out more."""
-FOR_THE_QUEUE = 4
+FOR_THE_QUEUE = 10
 """While others wait, of so many steps that end one leaves its turn to the queue; the others' runs go on, if quickly."""
 
 Key = tuple[int, int, int]
@@ -58,13 +63,20 @@ class Ticket:
     """A job's steps that are still in our hands."""
 
     left: int
-    done: asyncio.Future[None]
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    since: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
     def end(self, steps: int = 1) -> None:
         """So many of them are settled."""
         self.left -= steps
         if self.left <= 0 and not self.done.done():
             self.done.set_result(None)
+
+    def give_back(self) -> None:
+        """The job goes back to the queue, or stays there if it was not fetched; what was begun of it goes on."""
+        if not self.done.done():
+            self.done.set_exception(GivenBack())
+            self.done.exception()  # looked at, also where nobody waits for it
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +110,7 @@ class Steps:
     completions: Completions = field(init=False)
 
     def __post_init__(self) -> None:
-        self.room = Room(HAND * self.concurrency)
+        self.room = Room(self._fetchable)
         self.completions = Completions(self.connections, lambda: self._executing, self.wake, self.take, self._after)
         self._pending: deque[tuple[int, int, int, Ticket]] = deque()
         self._running: dict[Key, Running] = {}
@@ -111,17 +123,19 @@ class Steps:
         self._turn = 0
         self._seconds: defaultdict[str, float] = defaultdict(lambda: 1.0)
         self._work = asyncio.Event()
-        self._began: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._impatience: asyncio.TimerHandle | None = None
 
     async def handle(self, node_type: str, tenant_id: int, keys: StepKeys) -> None:
         """Settle the steps of one job; returns when all are recorded, raises `GivenBack` when the worker stops."""
         if self.stopping:
             raise GivenBack
-        ticket = Ticket(len(keys), asyncio.get_running_loop().create_future())
+        ticket = Ticket(len(keys))
         self.room.took(len(keys))
         try:
             self._pending.extend((tenant_id, run_id, step_id, ticket) for run_id, step_id in keys)
             self._work.set()
+            self._watch()
             await ticket.done
         finally:
             self.room.ended(len(keys))
@@ -134,11 +148,11 @@ class Steps:
         """
         if self.stopping:
             return
-        loop = asyncio.get_running_loop()
         for node_type, tenant_id, run_id, step_id in ready:
             if node_type in self.executors:
-                self._pending.append((tenant_id, run_id, step_id, Ticket(1, loop.create_future())))
+                self._pending.append((tenant_id, run_id, step_id, Ticket(1)))
                 self._work.set()
+                self._watch()
 
     @contextmanager
     def at_rest(self) -> Iterator[Beginning | None]:
@@ -178,7 +192,7 @@ class Steps:
         if call.begun:
             crash_at("after_claim")
         for row in call.begun:
-            self._start(Attempt(call.worker_id, *row), Ticket(1, asyncio.get_running_loop().create_future()))
+            self._start(Attempt(call.worker_id, *row), Ticket(1))
 
     def _quick_types(self) -> list[str]:
         """Those whose steps would rather wait for the database than for a place."""
@@ -189,12 +203,25 @@ class Steps:
         """Steps that were begun and are not recorded."""
         return len(self._running)
 
+    def _free_places(self) -> int:
+        return self.concurrency - self._executing - self._without_place - self._beginning - self._kept
+
+    def _fetchable(self) -> int:
+        """For how many steps jobs may be fetched now: where all take long, for as many as can be begun."""
+        if self._some_are_brief():
+            return FETCHED * self.concurrency - self.room.in_hand
+        return self._free_places() - len(self._pending)
+
+    def _some_are_brief(self) -> bool:
+        """Whether what is fetched beyond the places has a chance to get one soon."""
+        return any(seconds * FETCHED < PATIENCE_SECONDS for seconds in self._seconds.values())
+
     async def run(self) -> None:
         """Begin steps as there is room for them, until cancelled."""
         while True:
             await self._work.wait()
             await asyncio.sleep(0)  # jobs that were fetched together are begun together
-            free = self.concurrency - self._executing - self._without_place - self._beginning - self._kept
+            free = self._free_places()
             if not self._pending or free <= 0 or self.in_hand + self._beginning >= HAND * self.concurrency:
                 self._work.clear()
                 continue
@@ -207,9 +234,7 @@ class Steps:
                 batches[tenant_id].append((run_id, step_id, ticket))
             for tenant_id, batch in batches.items():
                 self._beginning += len(batch)
-                task = asyncio.create_task(self._begin(tenant_id, batch))
-                self._began.add(task)
-                task.add_done_callback(self._began.discard)
+                self._keep(asyncio.create_task(self._begin(tenant_id, batch)))
 
     async def _begin(self, tenant_id: int, batch: list[tuple[int, int, Ticket]]) -> None:
         try:
@@ -249,6 +274,36 @@ class Steps:
         self._running[(attempt.tenant_id, attempt.run_id, attempt.step_id)] = running
         self._without_place += 1
         running.task = asyncio.create_task(self._carry_out(running))
+        self._watch()
+
+    def _watch(self) -> None:
+        """Have a look at what waits, soon and as long as anything does."""
+        if self._impatience is None:
+            after = asyncio.get_running_loop().call_later
+            self._impatience = after(PATIENCE_SECONDS / 3, self._look_at_what_waits)
+
+    def _look_at_what_waits(self) -> None:
+        """Give back what has waited too long for a place here: another worker may have one."""
+        self._impatience = None
+        if self.stopping or not (self._without_place or self._pending):
+            return
+        before = asyncio.get_running_loop().time() - PATIENCE_SECONDS
+        overdue = [running for running in self._running.values() if running.waits and running.since < before]
+        for running in overdue:
+            self._seconds[running.attempt.node_type] = max(self._seconds[running.attempt.node_type], PATIENCE_SECONDS)
+        if overdue:
+            self._keep(asyncio.create_task(self._give_back(overdue)))
+        if self._free_places() <= 0 and not self._some_are_brief():
+            left = [pending for pending in self._pending if pending[3].since < before]
+            self._pending = deque(pending for pending in self._pending if pending[3].since >= before)
+            for *_, ticket in left:
+                ticket.give_back()
+        self._watch()
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """Hold on to a task until it has ended."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _call_begin(
         self, worker_id: int, tenant_id: int, run_ids: list[int], step_ids: list[int]
@@ -323,6 +378,7 @@ class Steps:
             self._executing -= 1
             self._places.release()
             self._work.set()
+            self.made_room()
 
     def _waited(self, running: Running) -> None:
         self._without_place -= running.waits
@@ -389,9 +445,7 @@ class Steps:
         self.stopping = True
         while self._pending:
             *_, ticket = self._pending.popleft()
-            if not ticket.done.done():
-                ticket.done.set_exception(GivenBack())
-                ticket.done.exception()  # looked at, also where nobody waits for it
+            ticket.give_back()
 
     async def finish(self, seconds: float) -> None:
         """After `stop`: let running steps end, for so long; give back the others. Results are recorded in any case."""
