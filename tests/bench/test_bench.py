@@ -8,11 +8,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from bench.commits import Anchor
+from bench.figures import Figures
+from bench.main import Again
+from bench.place import Place
+
 RUN = Path(__file__).parent / "run.py"
-LEAST = ("--rounds", "1", "--seconds", "0.1", "--runs", "20", "--samples", "5", "--quiet")
+LEAST = ("--rounds", "1", "--seconds", "0.1", "--runs", "20", "--samples", "5", "--again", "0", "--quiet")
 SMALL = ("--age", "5", "--history", "500", "--items", "150")
 
 
@@ -42,6 +48,19 @@ def test_the_benchmark_prints_its_figures_and_goals(server):
     }
     assert all(median > 0 for median in figures.values())
     assert len(found["goals"]) == 17
+
+
+def test_what_was_measured_while_the_host_disturbed_does_not_count(monkeypatch):
+    shares = iter([0.5, 0.02, 0.01, 0.5])
+    monkeypatch.setattr("bench.main.Steal", lambda: SimpleNamespace(share=next(shares)))
+    figures, anchor = Figures(), Anchor(Place("", Path()), 1)
+    again = Again(figures, anchor, 2)
+    for value in (1, 2):
+        for _ in again.until_undisturbed():
+            figures.add("key", "title", "1/s", value)
+            anchor.rates.setdefault(1, []).append(value)
+    assert again.times == 2
+    assert figures.all["key"].values == anchor.rates[1] == [1, 2]
 
 
 @pytest.mark.one_server
