@@ -215,7 +215,11 @@ begin
     if v_step.timed_out then
       perform stellwerk.fail_step(p_tenant_id, v_step.run_id, v_step.step_id, jsonb_build_object(
         'class', 'timeout', 'message', 'the attempt took longer than the node''s timeout', 'node', v_step.node_id, 'attempt', v_step.attempt, 'retryable', true));
-    elsif v_step.attempt - v_step.failures >= c_max_claims then
+    -- What a worker gave back by itself does not speak against the step.
+    elsif v_step.attempt - v_step.failures >= c_max_claims + (
+      select count(*) from stellwerk.step_attempt a
+       where a.tenant_id = p_tenant_id and a.run_id = v_step.run_id and a.step_id = v_step.step_id and a.outcome = 'released')
+    then
       perform stellwerk.fail_step(p_tenant_id, v_step.run_id, v_step.step_id, jsonb_build_object(
         'class', 'worker_lost', 'message', format('%s workers vanished while they ran this step', c_max_claims), 'node', v_step.node_id,
         'attempt', v_step.attempt, 'retryable', false));

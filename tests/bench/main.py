@@ -26,7 +26,7 @@ DISTURBED = 0.01
 
 
 class Again:
-    """Which parts are measured again, of how many at most."""
+    """Which parts are measured again, each at most so often per round."""
 
     def __init__(self, figures: Figures, anchor: Anchor, at_most: int) -> None:
         self._figures, self._anchor, self._at_most = figures, anchor, at_most
@@ -34,15 +34,15 @@ class Again:
 
     def until_undisturbed(self) -> Iterator[str]:
         """Once, and again as long as that was disturbed; what came to nothing is forgotten. Gives words for it."""
-        words = ""
+        words, left = "", self._at_most
         while True:
             before, steal = copy.deepcopy((self._figures.all, self._anchor.rates)), Steal()
             yield words
             share = steal.share
-            if share is None or share <= DISTURBED or self.times >= self._at_most:
+            if share is None or share <= DISTURBED or left == 0:
                 return
             self._figures.all, self._anchor.rates = before
-            self.times += 1
+            self.times, left = self.times + 1, left - 1
             words = f", again, for the host kept back {share:.0%}"
 
 
@@ -138,7 +138,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=list(ALL), help="only this part; may be given again")
     parser.add_argument("--rounds", type=int, default=3, help="medians are taken over so many rounds (3)")
     parser.add_argument(
-        "--again", type=int, default=6, help="at most so many parts are measured again if the host disturbs them (6)"
+        "--again", type=int, default=1, help="how often a part is measured again if the host disturbs it (1)"
     )
     parser.add_argument("--seconds", type=float, default=3, help="of each pgbench (3)")
     parser.add_argument("--runs", type=int, default=4000, help="runs of the SQL and of the worker workflow (4000)")

@@ -51,7 +51,7 @@ def test_the_benchmark_prints_its_figures_and_goals(server):
 
 
 def test_what_was_measured_while_the_host_disturbed_does_not_count(monkeypatch):
-    shares = iter([0.5, 0.02, 0.01, 0.5])
+    shares = iter([0.5, 0.02, 0.01, 0.03, 0.5, 0.5])
     monkeypatch.setattr("bench.main.Steal", lambda: SimpleNamespace(share=next(shares)))
     figures, anchor = Figures(), Anchor(Place("", Path()), 1)
     again = Again(figures, anchor, 2)
@@ -59,7 +59,7 @@ def test_what_was_measured_while_the_host_disturbed_does_not_count(monkeypatch):
         for _ in again.until_undisturbed():
             figures.add("key", "title", "1/s", value)
             anchor.rates.setdefault(1, []).append(value)
-    assert again.times == 2
+    assert again.times == 4
     assert figures.all["key"].values == anchor.rates[1] == [1, 2]
 
 

@@ -214,6 +214,24 @@ def test_a_step_that_kills_its_workers_ends_after_five_claims(dsn, db, waiting, 
     assert run(db, waiting)["error"]["class"] == "worker_lost"
 
 
+def test_what_workers_gave_back_is_no_claim_against_the_step(dsn, db, waiting, worker, wait_until):
+    for attempt in range(1, 7):
+        (taken,) = worker.begin()
+        assert taken["attempt"] == attempt
+        worker.connection.execute(
+            "select stellwerk.release_steps(%s, 1, %s, %s, %s)",
+            (worker.worker_id, [waiting], [taken["step_id"]], [attempt]),
+        )
+    worker.begin()
+    worker.vanish()
+    wait_until(lambda: db.execute("select stellwerk.tick()").fetchone()[0]["recovered"] == 1, 5, "recovery")
+    other = Worker(dsn)
+    (again,) = other.begin()
+    assert again["attempt"] == 8
+    assert other.end(again)["accepted"] == 1
+    assert run(db, waiting)["state"] == "completed"
+
+
 def test_a_lease_that_ran_out_is_taken_over_and_the_slow_worker_is_late(db, waiting, worker):
     (taken,) = worker.begin()
     db.execute(

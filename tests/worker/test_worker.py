@@ -136,6 +136,28 @@ def test_steps_that_wait_for_a_place_go_back_when_the_worker_stops(
     assert len(counted.done) == len(set(counted.done)) == 70 * 30
 
 
+def test_all_that_a_vanished_worker_held_is_taken_over_at_once(
+    chain, engine, db, start_worker, wait_until, monkeypatch
+) -> None:
+    """More than one tick gives back: the next does not wait for its time."""
+    monkeypatch.setattr("stellwerk.worker.pump.TICK_SECONDS", 3600.0)
+    runs = "select count(stellwerk.start_run(%s)) from generate_series(1, 1200)"
+    db.execute(runs, [chain("held", "ok")])
+    held = 0
+    while held < 1200:
+        ((answer,),) = db.execute(
+            "select stellwerk.pump_and_begin(500, 999999, array['action.fonio_call'], 500)"
+        ).fetchall()
+        held += len(answer["begun"])
+    start_worker()
+    done = "select count(*) from stellwerk.run where state = 'completed'"
+    wait_until(lambda: db.execute(done).fetchone() == (1200,))
+    assert db.execute("select min(attempt), max(attempt) from stellwerk.step where runs_in = 'worker'").fetchone() == (
+        2,
+        2,
+    )
+
+
 def test_a_hundred_runs_at_once(chain, engine, db, start_worker, wait_until) -> None:
     slug = chain("many", "ok", "ok")
     runs = [engine.start_run(slug) for _ in range(100)]

@@ -147,6 +147,8 @@ class Pump:
         fired, due = bool(answer.get("fired") or answer.get("scheduled")), answer.get("next_due_seconds")
         self._vain = self._vain + 1 if due == 0 and not fired else 0
         self._due_in(due, shortest=0.0 if fired else SHORTEST_SECONDS)
+        if answer.get("recovered"):
+            self._tick_at = 0.0  # a worker that vanished may have held more than one tick gives back
 
     def _due_in(self, seconds: Any, *, shortest: float = SHORTEST_SECONDS) -> None:
         """Tick when the next timer is due; the more ticks could not fire one that is, the later it is tried again."""
