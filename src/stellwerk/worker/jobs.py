@@ -33,7 +33,7 @@ StepKeys = list[tuple[int, int]]
 
 
 class GivenBack(Exception):
-    """The worker stops: the job goes back to the queue for another one."""
+    """The worker stops, or has no place for it: the job goes back to the queue for another one."""
 
 
 class Queue(Queries):

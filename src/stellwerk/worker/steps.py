@@ -127,7 +127,7 @@ class Steps:
         self._impatience: asyncio.TimerHandle | None = None
 
     async def handle(self, node_type: str, tenant_id: int, keys: StepKeys) -> None:
-        """Settle the steps of one job; returns when all are recorded, raises `GivenBack` when the worker stops."""
+        """Settle the steps of one job until all are recorded; raises `GivenBack` for what gets no place here."""
         if self.stopping:
             raise GivenBack
         ticket = Ticket(len(keys))
