@@ -47,6 +47,30 @@ def test_a_task_is_found_filled_in_and_done(
     )
 
 
+def test_a_press_right_after_a_search_is_not_lost(
+    new_page: Callable[..., Page], db: psycopg.Connection[Any], make_workflow: Any, run_all: Any
+) -> None:
+    """To leave the field does not load the list again, which would take the button away under the finger."""
+    intake(db, make_workflow, run_all, "Ada", "Ben")
+    page = new_page("staff")
+    page.goto("/tasks")
+    page.get_by_placeholder("Search the titles").press_sequentially("ben")
+    page.wait_for_url("**words=ben**")
+    expect(page.locator("#tasks tr")).to_have_count(1)
+    page.evaluate(
+        """() => {
+            window.asked = [];
+            const open = XMLHttpRequest.prototype.open;
+            XMLHttpRequest.prototype.open = function (method, url) { window.asked.push(url); open.apply(this, arguments); };
+        }"""
+    )
+    page.get_by_role("button", name="Take it").hover()
+    page.mouse.down()
+    assert page.evaluate("[window.asked, document.activeElement.textContent]") == [[], "Take it"]
+    page.mouse.up()
+    expect(page.get_by_role("heading", name="Review of Ben")).to_be_visible()
+
+
 def test_a_colleague_was_faster(
     new_page: Callable[..., Page], db: psycopg.Connection[Any], make_workflow: Any, run_all: Any
 ) -> None:
