@@ -11,6 +11,7 @@ returns void language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := stellwerk.clock();
 begin
+  -- A new step is not looked for first: that costs a third of its insert, and most steps are new.
   insert into stellwerk.step (
     tenant_id, run_id, step_id, node_id, scope_id, visit, version, type, runs_in, alone, state, port, attempt, failures, arrived,
     input, output, error, due_at, queued_at, started_at, ended_at, undo, was)
@@ -20,11 +21,22 @@ begin
          case m.state when 'completed' then m.undo end,
          -- From here retry_run goes on.
          case when m.state = 'failed' and m.port is null or m.type = 'logic.stop' and m.input ->> 'outcome' = 'failed' then 'failed' end
-    from unnest(p_moves) m
-  on conflict (tenant_id, run_id, step_id) do update
-     set runs_in = excluded.runs_in, was = excluded.was, undo = case when step.undoes is null then excluded.undo end, state = excluded.state, port = excluded.port, attempt = excluded.attempt, failures = excluded.failures, arrived = excluded.arrived,
-         input = coalesce(excluded.input, step.input), output = excluded.output, error = excluded.error, due_at = excluded.due_at,
-         lease_until = null, timeout_at = null, started_at = coalesce(step.started_at, excluded.started_at), ended_at = excluded.ended_at;
+    from unnest(p_moves) m where not m.stored;
+  if exists (select from unnest(p_moves) m where m.stored) then
+    insert into stellwerk.step (
+      tenant_id, run_id, step_id, node_id, scope_id, visit, version, type, runs_in, alone, state, port, attempt, failures, arrived,
+      input, output, error, due_at, queued_at, started_at, ended_at, undo, was)
+    select p_tenant_id, m.run_id, m.step_id, m.node_id, m.scope_id, m.visit, m.version, m.type,
+           case m.state when 'waiting' then 'wait' else m.runs_in end, m.alone, m.state, m.port, m.attempt, m.failures, m.arrived,
+           m.input, m.output, m.error, m.due_at, m.queued_at, v_now, case when m.state not in ('queued', 'waiting') then v_now end,
+           case m.state when 'completed' then m.undo end,
+           case when m.state = 'failed' and m.port is null or m.type = 'logic.stop' and m.input ->> 'outcome' = 'failed' then 'failed' end
+      from unnest(p_moves) m where m.stored
+    on conflict (tenant_id, run_id, step_id) do update
+       set runs_in = excluded.runs_in, was = excluded.was, undo = case when step.undoes is null then excluded.undo end, state = excluded.state, port = excluded.port, attempt = excluded.attempt, failures = excluded.failures, arrived = excluded.arrived,
+           input = coalesce(excluded.input, step.input), output = excluded.output, error = excluded.error, due_at = excluded.due_at,
+           lease_until = null, timeout_at = null, started_at = coalesce(step.started_at, excluded.started_at), ended_at = excluded.ended_at;
+  end if;
 end
 $$;
 comment on function stellwerk.write_moves(bigint, stellwerk.move[]) is 'Writes steps that have just been run, new and stored ones.';
@@ -59,9 +71,20 @@ begin
          p_inputs[t.ordinality], t.queued_at, v_now, v_now + c_lease, v_now + p_timeouts[t.ordinality]
     from unnest(p_tokens) with ordinality t (run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt,
                                              failures, arrived, queued_at, type, runs_in, alone, joins, recount, ending, ordinality)
-  on conflict (tenant_id, run_id, step_id) do update
-     set state = excluded.state, attempt = excluded.attempt, arrived = excluded.arrived, worker_id = excluded.worker_id, input = excluded.input,
-         due_at = null, started_at = excluded.started_at, lease_until = excluded.lease_until, timeout_at = excluded.timeout_at;
+   where not t.stored;
+  if exists (select from unnest(p_tokens) t where t.stored) then
+    insert into stellwerk.step (
+      tenant_id, run_id, step_id, node_id, scope_id, visit, version, type, runs_in, state, attempt, arrived, worker_id, input, queued_at, started_at,
+      lease_until, timeout_at)
+    select p_tenant_id, t.run_id, t.step_id, t.node_id, t.scope_id, t.visit, t.version, t.type, t.runs_in, 'running', t.attempt + 1, t.arrived, p_worker_id,
+           p_inputs[t.ordinality], t.queued_at, v_now, v_now + c_lease, v_now + p_timeouts[t.ordinality]
+      from unnest(p_tokens) with ordinality t (run_id, step_id, stored, workflow_id, version, trigger_node, node_id, scope_id, visit, attempt,
+                                               failures, arrived, queued_at, type, runs_in, alone, joins, recount, ending, ordinality)
+     where t.stored
+    on conflict (tenant_id, run_id, step_id) do update
+       set state = excluded.state, attempt = excluded.attempt, arrived = excluded.arrived, worker_id = excluded.worker_id, input = excluded.input,
+           due_at = null, started_at = excluded.started_at, lease_until = excluded.lease_until, timeout_at = excluded.timeout_at;
+  end if;
 end
 $$;
 comment on function stellwerk.take_steps(bigint, bigint, stellwerk.token[], jsonb[], interval[]) is 'Steps that are queued, or not yet stored, become a worker''s for 15 seconds: the attempt is counted now, so that a crash counts.';

@@ -8,12 +8,12 @@ returns table (step_id bigint, context jsonb) language plpgsql set search_path =
 begin
   return query
     select t.step_id, jsonb_build_object(
-             'trigger', case when n.reads ? 'trigger' then jsonb_build_object(
-                          'payload', case when n.reads -> 'trigger' ? 'payload' then r.payload end,
-                          'row', case when n.reads -> 'trigger' ? 'row' and r.source = 'row' then r.payload end,
-                          'old', case when n.reads -> 'trigger' ? 'old' then r.old end,
+             'trigger', case when n.reads_trigger then jsonb_build_object(
+                          'payload', case when n.reads_payload then r.payload end,
+                          'row', case when n.reads_row and r.source = 'row' then r.payload end,
+                          'old', case when n.reads_old then r.old end,
                           'source', r.source) end,
-             'steps', case when cardinality(n.read_steps) = 0 then null
+             'steps', case when not n.reads_steps then null
                            when t.scope_id <> 0 or t.recount then stellwerk.nearest_steps(p_tenant_id, t.run_id, t.scope_id, n.read_steps, r.aliases)
                            else (
                           select jsonb_object_agg(x.node_id, jsonb_build_object('output', l.output, 'error', l.error))
@@ -23,25 +23,33 @@ begin
                               where s.tenant_id = p_tenant_id and s.run_id = t.run_id and s.node_id = x.node_id and s.scope_id = 0
                                 and s.ended_at is not null
                               order by s.visit desc limit 1) l) end,
-             'vars', case when n.reads -> 'vars' is distinct from 'true' then null
+             'vars', case when not n.reads_vars then null
                           when t.scope_id <> 0 then stellwerk.nearest_variables(p_tenant_id, t.run_id, t.scope_id)
                           else (
                           select jsonb_object_agg(v.name, v.value) from stellwerk.variable v
-                           where v.tenant_id = p_tenant_id and v.run_id = t.run_id and v.scope_id = 0) end,
-             'run', case when n.reads -> 'run' = 'true' then
-                          jsonb_build_object('id', r.run_id::text, 'workflow', stellwerk.slug_of(p_tenant_id, r.workflow_id)) end,
-             'now', case when n.reads -> 'now' = 'true' then to_jsonb(stellwerk.clock()) end)
-           || case when t.scope_id <> 0 and n.reads -> 'item' = 'true' then (
+                           where v.tenant_id = p_tenant_id and v.run_id = t.run_id and v.scope_id = 0) end)
+           || case when n.reads_run then jsonb_build_object('run', jsonb_build_object(
+                     'id', t.run_id::text, 'workflow', stellwerk.slug_of(p_tenant_id, t.workflow_id))) else '{}' end
+           || case when n.reads_now then jsonb_build_object('now', stellwerk.clock()) else '{}' end
+           || case when n.reads_item and t.scope_id <> 0 then (
                      select jsonb_build_object('item', o.item, 'index', o.position) from stellwerk.scope o
                       where o.tenant_id = p_tenant_id and o.run_id = t.run_id and o.scope_id = t.scope_id) else '{}' end
       from unnest(p_tokens) t
-     cross join lateral (
-       select x.reads, x.read_steps from stellwerk.plan_node x
-        where x.tenant_id = p_tenant_id and x.workflow_id = t.workflow_id and x.version = t.version and x.node_id = t.node_id
-          and x.reads <> '{}' offset 0) n
-     cross join lateral (
-       select x.run_id, x.workflow_id, x.payload, x.old, x.source, x.aliases from stellwerk.run x
-        where x.tenant_id = p_tenant_id and x.run_id = t.run_id offset 0) r;
+      -- Each node is looked up once, however many tokens stand on it.
+      join (select d.workflow_id, d.version, d.node_id, x.read_steps, x.read_steps <> '{}' as reads_steps, x.reads ? 'trigger' as reads_trigger,
+                   x.reads -> 'trigger' ? 'payload' as reads_payload, x.reads -> 'trigger' ? 'row' as reads_row,
+                   x.reads -> 'trigger' ? 'old' as reads_old, x.reads ? 'vars' as reads_vars, x.reads ? 'run' as reads_run,
+                   x.reads ? 'now' as reads_now, x.reads ? 'item' as reads_item
+              from (select distinct o.workflow_id, o.version, o.node_id from unnest(p_tokens) o) d
+             cross join lateral (
+               select o.reads, o.read_steps from stellwerk.plan_node o
+                where o.tenant_id = p_tenant_id and o.workflow_id = d.workflow_id and o.version = d.version and o.node_id = d.node_id
+                  and o.reads <> '{}' offset 0) x
+            offset 0) n on n.workflow_id = t.workflow_id and n.version = t.version and n.node_id = t.node_id
+      -- What only the run knows.
+      left join lateral (
+        select x.payload, x.old, x.source, x.aliases from stellwerk.run x
+         where x.tenant_id = p_tenant_id and x.run_id = t.run_id and (n.reads_trigger or n.reads_steps and (t.scope_id <> 0 or t.recount)) offset 0) r on true;
 end
 $$;
 comment on function stellwerk.contexts(bigint, stellwerk.token[]) is 'What the expressions of each token''s node see: { trigger, steps, vars, item, index, run, now }, the parts that the node reads filled in. Tokens whose node reads nothing are left out.';

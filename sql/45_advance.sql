@@ -261,18 +261,21 @@ begin
            t.queued_at, t.type, t.runs_in, t.alone, case when (t.result).error is not null then 'failed' when (t.result).port = '*wait' then 'waiting' when (t.result).port = '*later' then 'queued'
                 when (t.result).port = '*skip' then 'skipped' else 'completed' end,
            case (t.result).port when '*wait' then null when '*later' then null when '*skip' then 'next' else (t.result).port end, (t.result).input, (t.result).output, (t.result).error,
-           case when (t.result).port = '*later' then stellwerk.clock() + interval '1 second' end, t.edges, t.recount, t.ending, t.compensate)::stellwerk.move
-         -- Where two tokens end at once, the one that set out last counts as the last.
-         order by t.step_id)
+           case when (t.result).port = '*later' then stellwerk.clock() + interval '1 second' end, t.edges, t.recount, t.ending, t.compensate)::stellwerk.move)
     into v_moves
-    -- "offset 0" keeps the node from being run once for each of the fields above.
+    -- In the order in which they set out: who comes first is served first, and where two tokens end at once, the last one counts
+    -- as the last. "offset 0" keeps the node from being run once for each of the fields above.
     from (select u.*, n.edges, n.compensate, stellwerk.run_node(p_tenant_id, u, n.node, c.context) as result
             from unnest(p_wave) u
-           cross join lateral (
-             select o as node, o.edges, o.compensate from stellwerk.plan_node o
-              where o.tenant_id = p_tenant_id and o.workflow_id = u.workflow_id and o.version = u.version and o.node_id = u.node_id offset 0) n
+            -- Each node is looked up once, however many tokens stand on it.
+            join (select d.workflow_id, d.version, d.node_id, x.node, x.edges, x.compensate
+                    from (select distinct o.workflow_id, o.version, o.node_id from unnest(p_wave) o) d
+                   cross join lateral (
+                     select o as node, o.edges, o.compensate from stellwerk.plan_node o
+                      where o.tenant_id = p_tenant_id and o.workflow_id = d.workflow_id and o.version = d.version and o.node_id = d.node_id offset 0) x
+                  offset 0) n on n.workflow_id = u.workflow_id and n.version = u.version and n.node_id = u.node_id
             left join stellwerk.contexts(p_tenant_id, p_wave) c on c.step_id = u.step_id
-          offset 0) t;
+           order by u.step_id offset 0) t;
   return coalesce(v_moves, '{}');
 end
 $$;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TypeVar
@@ -71,6 +71,14 @@ class Anchor:
 
     def around(self, clients: int, measure: Callable[[], Result]) -> tuple[Result, float]:
         """Measure something, and the anchor before and after it: what came out, and the mean of the two anchors."""
+        (found,) = self.between(clients, measure, 1)
+        return found
+
+    def between(self, clients: int, measure: Callable[[], Result], times: int) -> Iterator[tuple[Result, float]]:
+        """The same several times over, where what comes after one turn is what comes before the next."""
         before = self.measure(clients)
-        result = measure()
-        return result, fmean([before, self.measure(clients)])
+        for _ in range(times):
+            result = measure()
+            after = self.measure(clients)
+            yield result, fmean([before, after])
+            before = after

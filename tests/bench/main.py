@@ -141,7 +141,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--again", type=int, default=1, help="how often a part is measured again if the host disturbs it (1)"
     )
     parser.add_argument("--seconds", type=float, default=3, help="of each pgbench (3)")
-    parser.add_argument("--runs", type=int, default=4000, help="runs of the SQL and of the worker workflow (4000)")
+    parser.add_argument(
+        "--runs", type=int, default=8000, help="runs of the SQL and of the worker workflow, per turn (8000)"
+    )
     parser.add_argument("--samples", type=int, default=200, help="rows whose latency is taken, per round (200)")
     parser.add_argument("--age", type=int, default=1000, help="the late step that is compared with the first (1000)")
     parser.add_argument("--history", type=int, default=5_000_000, help="finished steps in the full tables (5000000)")

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -41,25 +42,26 @@ class Bench:
     history: int = 5_000_000
     items: int = 10_000
 
+    @property
+    def turns(self) -> int:
+        """How often a round measures what takes a second or so: a shared machine's pace changes as fast."""
+        return 3 if self.seconds >= 1 else 1
+
 
 def sql_steps(bench: Bench) -> None:
     """Five SQL nodes: in sets by pump, and one run per call."""
     add = bench.figures.add
     for connections in (1, 2):
-        (starting, pumping), commits = bench.anchor.around(16, lambda n=connections: _in_sets(bench, n))
         name = "1 connection" if connections == 1 else f"{connections} connections"
-        steps = bench.runs * NODES / pumping
-        add(f"sql_runs_{connections}", f"SQL runs/s, advanced in sets by {name}", "runs/s", bench.runs / pumping)
-        add(f"sql_sets_{connections}", f"  steps/s, {name}", "steps/s", steps, steps / commits, COMMITS_16)
-        whole = bench.runs * NODES / (starting + pumping)
-        add(
-            f"sql_whole_{connections}",
-            "  steps/s, starting in bulk included",
-            "steps/s",
-            whole,
-            whole / commits,
-            COMMITS_16,
-        )
+        for (starting, pumping), commits in bench.anchor.between(
+            16, partial(_in_sets, bench, connections), bench.turns
+        ):
+            steps = bench.runs * NODES / pumping
+            add(f"sql_runs_{connections}", f"SQL runs/s, advanced in sets by {name}", "runs/s", bench.runs / pumping)
+            add(f"sql_sets_{connections}", f"  steps/s, {name}", "steps/s", steps, steps / commits, COMMITS_16)
+            whole = bench.runs * NODES / (starting + pumping)
+            title = "  steps/s, starting in bulk included"
+            add(f"sql_whole_{connections}", title, "steps/s", whole, whole / commits, COMMITS_16)
     statement = f"select stellwerk.advance(stellwerk.start_run('bench-sql', '{PAYLOAD}'))"
     for clients in (1, 16):
         name = "1 client" if clients == 1 else f"{clients} clients"
@@ -121,12 +123,12 @@ def worker_steps(bench: Bench) -> None:
             measured = measure()
             return measured, peak_memory(pid)
 
-    (seconds, memory), commits = bench.anchor.around(16, with_worker)
-    steps = bench.runs * NODES / seconds
-    bench.figures.add("worker_runs", "worker runs/s, 1 worker process", "runs/s", bench.runs / seconds)
-    bench.figures.add("worker", "  steps/s", "steps/s", steps, steps / commits, COMMITS_16)
-    if memory is not None:
-        bench.figures.add("worker_memory", "  memory of the worker at most, MB", "MB", memory)
+    for (seconds, memory), commits in bench.anchor.between(16, with_worker, bench.turns):
+        steps = bench.runs * NODES / seconds
+        bench.figures.add("worker_runs", "worker runs/s, 1 worker process", "runs/s", bench.runs / seconds)
+        bench.figures.add("worker", "  steps/s", "steps/s", steps, steps / commits, COMMITS_16)
+        if memory is not None:
+            bench.figures.add("worker_memory", "  memory of the worker at most, MB", "MB", memory)
 
 
 def latency(bench: Bench) -> None:
@@ -193,7 +195,8 @@ def _compare(
     bench: Bench, key: str, title: str, statement: str, table: str, clients: int, with_worker: bool = False
 ) -> None:
     """Without a watch, with it, without, with …: short turns, since a machine's pace changes within seconds."""
-    turns, seconds = (1, bench.seconds) if with_worker or bench.seconds < 1 else (3, max(1.0, bench.seconds / 3))
+    turns = 1 if with_worker else bench.turns
+    seconds = bench.seconds if turns == 1 else max(1.0, bench.seconds / turns)
     before = _rate_of(bench, statement, "bench.plain", clients, seconds, with_worker)
     for _ in range(turns):
         watched = _rate_of(bench, statement, table, clients, seconds, with_worker)
