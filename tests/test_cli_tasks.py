@@ -117,7 +117,7 @@ def test_results_that_cannot_be_stored_are_told_as_such(stellwerk, dsn, db, make
         ('{"a": NaN}', "the result holds NaN"),
         ('{"a": 1e999}', "too large a power"),
         ("nonsense", "the result is no JSON"),
-        (f"@{huge}", "bytes, and 8,388,608 are allowed"),
+        (f"@{huge}", "more than the 8,388,608 bytes that are allowed"),
         ("@/nowhere", "cannot be read"),
     ):
         status, out, err = stellwerk("task", "complete", str(task_id), "--result", text, dsn=dsn)

@@ -65,7 +65,7 @@ def _text(source: str | bytes, what: str) -> str:
     size = len(source) if isinstance(source, bytes) else len(source.encode("utf-8", "surrogatepass"))
     if size > LARGEST_BYTES:
         raise LimitExceeded(
-            f"the {what} has {size:,} bytes, and {LARGEST_BYTES:,} are allowed",
+            f"the {what} has more than the {LARGEST_BYTES:,} bytes that are allowed",
             hint="Store large data in a table or a file and pass its id on.",
         )
     if isinstance(source, str):
