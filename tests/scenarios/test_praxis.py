@@ -29,7 +29,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 ENDS = [
     ["Anna Berger", "vollständig"],
     ["Mira Kowalski", "nachreichen", "Überweisung und Unterschrift bringt sie am Montag."],
-    ["Jonas Weber", "abgesagt", "Der Termin steht nicht mehr im Kalender."],
+    ["Jonas Weber", "vollständig"],
 ]
 
 
@@ -111,16 +111,16 @@ def it_takes_its_whole_course(db):
     assert ended(db, "Anna Berger", "clerk") == []
     happened(db, "Mira Kowalski", "signed", "2031-04-08T13:00", port="timeout")
     happened(db, "Mira Kowalski", "clerk", "2031-04-08T13:10", port="nachreichen")
-    # The third one cancels: his reminder goes with the appointment.
-    happened(db, "Jonas Weber", "day_before", "2031-03-14T09:00", port="gone")
-    assert ended(db, "Jonas Weber", "remind") == []
+    # The third one, whose form was a plain INSERT, keeps his appointment.
+    happened(db, "Jonas Weber", "day_before", "2031-03-19T10:00")
+    happened(db, "Jonas Weber", "signed", "2031-03-20T07:25")
     cases = db.execute(
         "select payload ->> 'name', status, note, color, final from stellwerk.case_overview order by case_id"
     ).fetchall()
     assert cases == [
         ("Anna Berger", "vollständig", None, "green", True),
         ("Mira Kowalski", "nachreichen", "Überweisung und Unterschrift bringt sie am Montag.", "red", False),
-        ("Jonas Weber", "abgesagt", "Der Termin steht nicht mehr im Kalender.", "grey", True),
+        ("Jonas Weber", "vollständig", None, "green", True),
     ]
 
 
@@ -155,7 +155,7 @@ def everything_came_in_by_the_ways_that_everybody_uses(db, said):
     ).fetchall() == [
         ("form", "kontakt", "processed", 2),
         ("webhook", "kalender", "processed", 3),
-        ("webhook", "signatur", "processed", 1),
+        ("webhook", "signatur", "processed", 2),
     ]
     assert db.execute("select target, state from stellwerk.event").fetchall() == [
         ("praxis.contact_request", "processed")
@@ -163,12 +163,33 @@ def everything_came_in_by_the_ways_that_everybody_uses(db, said):
     assert db.execute("select completed_by, outcome from stellwerk.user_task").fetchall() == [
         ("petra@praxis.example", "nachreichen")
     ]
-    assert sum("→ 202" in line for line in said) == 6
+    assert sum("→ 202" in line for line in said) == 7
 
 
 def the_old_time_of_the_reminder_passes_in_silence(said):
     place = next(number for number, line in enumerate(said) if "nothing happens" in line)
     assert said[place + 1 : place + 3] == ["", "Mon 7 Apr 2031"]
+
+
+def test_who_is_taken_out_of_the_diary_is_not_reminded(db, dsn, clinic, tmp_path):
+    """The story of the third patient, but that the front desk deletes his appointment."""
+    scenes = [scene for scene in SCRIPT["scenes"] if "Jonas" in scene["says"] or "three appointments" in scene["says"]]
+    cancels = {
+        "at": "2031-03-14T09:00",
+        "who": "Jonas Weber",
+        "says": "calls and cancels",
+        "sql": "delete from praxis.appointment where patient_email = 'jonas.weber@example.org'",
+    }
+    queue.pin_environment()
+    with story.Story(
+        {**SCRIPT, "scenes": [*scenes, cancels]}, [DOCUMENT], Settings(home=tmp_path), dsn, print
+    ) as stage:
+        assert [run["state"] for run in stage.play()] == ["completed"]
+    happened(db, "Jonas Weber", "day_before", "2031-03-14T09:00", port="gone")
+    assert ended(db, "Jonas Weber", "remind") == []
+    assert db.execute("select status, note, color, final from stellwerk.case_overview").fetchall() == [
+        ("abgesagt", "Der Termin steht nicht mehr im Kalender.", "grey", True)
+    ]
 
 
 # -- the clock disturbs nothing ---------------------------------------------------------------------------------------
@@ -222,8 +243,8 @@ def test_the_demo_plays_again_beside_changes_and_runs_of_ones_own(private_home, 
         assert done.returncode == 0, done.stderr
         assert cases_of(done.stdout) == ENDS
         assert re.search(rf"^{first} +{first} +Anna Berger", done.stdout, re.MULTILINE)
-        assert done.stderr.count("Fonio-Anruf würde ausgeführt") == 5
-        assert done.stderr.count("Signaturanfrage würde gesendet") == 2
+        assert done.stderr.count("Fonio-Anruf würde ausgeführt") == 6
+        assert done.stderr.count("Signaturanfrage würde gesendet") == 3
         assert ("published as version 3" in done.stderr) == (first > 1)
     shown = [sys.executable, "-m", "stellwerk", "run", "list", "--json"]
     runs = json.loads(subprocess.run(shown, capture_output=True, check=True).stdout)
