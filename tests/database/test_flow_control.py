@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from database.flowing import KEYED, gated, leftovers, reason, release, state, why
+from database.clock import shift
+from database.flowing import KEYED, gated, leftovers, pump_until, reason, release, state, why
 from database.helpers import START, document, node, run, start, states, transform
 
 # -- max_running --------------------------------------------------------------------------------------------------------
@@ -119,19 +120,14 @@ def test_a_paused_run_keeps_its_slot_and_a_paused_one_in_the_line_its_place(db, 
 
 def test_a_start_in_the_future_lines_up_when_its_time_has_come(db, make_workflow, run_all, wait_until):
     make_workflow(gated("one", {"max_running": 1}))
-    at = db.execute("select now() + interval '0.6 seconds'").fetchone()[0]
+    at = db.execute("select now() + interval '1 hour'").fetchone()[0]
     later = start(db, "one", {"id": "later"}, run_at=at)
     now = start(db, "one", {"id": "now"})
     run_all(db)
     assert state(db, later, now) == ["pending", "waiting"]
     assert "waits for its start at" in why(db, later)
-
-    def looked() -> bool:
-        db.execute("select stellwerk.tick()")
-        run_all(db)
-        return "max_running of 1 is reached" in why(db, later)
-
-    wait_until(looked)
+    shift(db, "1 hour 1 minute")
+    pump_until(db, run_all, wait_until, lambda: "max_running of 1 is reached" in why(db, later), "its time comes")
     release(db, "now")
     run_all(db)
     assert state(db, later, now) == ["waiting", "completed"]
