@@ -36,6 +36,14 @@ def test_debounce_without_a_key_holds_for_the_whole_workflow(db, make_workflow, 
     assert leftovers(db) == (0, 0)
 
 
+def one_more_each_hour(db, run_all, wait_until, runs):
+    """Under a throttle of an hour, after the first one has run."""
+    for place in range(1, len(runs)):
+        shift(db, f"{place} hours 1 minute")
+        pump_until(db, run_all, wait_until, lambda n=place: state(db, runs[n]) == ["completed"], "the next one runs")
+        assert state(db, *runs[place:]) == ["completed"] + ["pending"] * (len(runs) - place - 1)
+
+
 def test_throttle_spaces_out_the_starts_of_a_key(db, make_workflow, run_all, wait_until):
     doc = document("slow", [START, transform("a", 1)], ["start -> a"], settings={**KEYED, "throttle": "PT1H"})
     make_workflow(doc)
@@ -47,16 +55,7 @@ def test_throttle_spaces_out_the_starts_of_a_key(db, make_workflow, run_all, wai
     assert state(db, *runs, other) == ["completed", "pending", "pending", "completed"]
     assert 'waits: the throttle of PT1H lets the next run with the key "ann" start at' in why(db, runs[1])
     assert 'waits: it is number 2 in the line of the key "ann".' in why(db, runs[2])
-    for hours in (1, 2):
-        shift(db, f"{hours} hours 1 minute")
-        pump_until(
-            db,
-            run_all,
-            wait_until,
-            lambda n=hours: state(db, *runs[: n + 1]) == ["completed"] * (n + 1),
-            "the next runs",
-        )
-        assert state(db, *runs[hours + 1 :]) == ["pending"] * (2 - hours)
+    one_more_each_hour(db, run_all, wait_until, runs)
     starts = [
         r for (r,) in db.execute("select started_at from stellwerk.run where run_id = any (%s) order by 1", (runs,))
     ]
@@ -70,15 +69,7 @@ def test_throttle_without_a_key_spaces_out_the_whole_workflow(db, make_workflow,
     run_all(db)
     assert state(db, *runs) == ["completed", "pending", "pending"]
     assert "it is number 2 in the line of its throttled workflow" in why(db, runs[2])
-    for hours in (1, 2):
-        shift(db, f"{hours} hours 1 minute")
-        pump_until(
-            db,
-            run_all,
-            wait_until,
-            lambda n=hours: state(db, *runs[: n + 1]) == ["completed"] * (n + 1),
-            "the next runs",
-        )
+    one_more_each_hour(db, run_all, wait_until, runs)
 
 
 def test_throttle_with_skip_drops_what_comes_too_soon(db, make_workflow, run_all):
